@@ -1,0 +1,222 @@
+package sys
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Process is a child process to start.
+type Process struct {
+	Path string
+	Args []string // Args[0] included
+	Env  []string
+	Dir  string
+	// Files become descriptors 0, 1, 2, …; it inherits no others.
+	Files []*os.File
+	// Namespaces to make new for it: CLONE_NEWPID | ….
+	Namespaces uintptr
+}
+
+// Start starts p in a process group of its own, and gives its id: that of the
+// group, too. The child is for Reap to wait for.
+//
+// It is not killed when this process ends: PR_SET_PDEATHSIG is about threads,
+// and those of a Go program come and go.
+func (p Process) Start() (pid int, err error) {
+	fds := make([]uintptr, len(p.Files))
+	for i, f := range p.Files {
+		raw, err := f.SyscallConn()
+		if err != nil {
+			return 0, err
+		}
+		if err := raw.Control(func(fd uintptr) { fds[i] = fd }); err != nil {
+			return 0, err
+		}
+	}
+	pid, err = syscall.ForkExec(p.Path, p.Args, &syscall.ProcAttr{
+		Dir: p.Dir, Env: p.Env, Files: fds,
+		Sys: &syscall.SysProcAttr{Setpgid: true, Cloneflags: p.Namespaces},
+	})
+	runtime.KeepAlive(p.Files)
+	if err != nil {
+		return 0, &os.PathError{Op: "start", Path: p.Path, Err: err}
+	}
+	return pid, nil
+}
+
+// ExitStatus is how a process ended: by a signal when that is not 0.
+type ExitStatus struct {
+	Code   int
+	Signal syscall.Signal
+}
+
+// ExitCode gives what a shell would: 128+n when ended by signal n.
+func (s ExitStatus) ExitCode() int {
+	if s.Signal != 0 {
+		return 128 + int(s.Signal)
+	}
+	return s.Code
+}
+
+// String says it in words.
+func (s ExitStatus) String() string {
+	if s.Signal != 0 {
+		return "ended by signal " + strconv.Itoa(int(s.Signal))
+	}
+	return "exit status " + strconv.Itoa(s.Code)
+}
+
+// Reap takes one child that has ended out of the process table (wait(2)).
+// ok is false when none has.
+func Reap() (pid int, status ExitStatus, ok bool) {
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG|unix.WALL, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil || pid <= 0:
+			return 0, ExitStatus{}, false
+		case ws.Signaled():
+			return pid, ExitStatus{Signal: ws.Signal()}, true
+		default:
+			return pid, ExitStatus{Code: ws.ExitStatus()}, true
+		}
+	}
+}
+
+// IsChild reports whether pid is a child of this process that was not reaped.
+func IsChild(pid int) bool {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil
+		}
+	}
+}
+
+// BecomeSubreaper makes the orphans among our descendants our children
+// (PR_SET_CHILD_SUBREAPER, prctl(2)).
+func BecomeSubreaper() error {
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+}
+
+// SetHostname names the host of this process's UTS namespace.
+func SetHostname(name string) error {
+	return os.NewSyscallError("sethostname", unix.Sethostname([]byte(name)))
+}
+
+// CloseOnExec keeps fd from all programs that this process starts.
+func CloseOnExec(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC)
+	return os.NewSyscallError("fcntl", err)
+}
+
+// Forsake takes every privilege from this process, and keeps others from
+// looking into it (PR_SET_DUMPABLE, ptrace(2)).
+func Forsake() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl", err)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := allThreadsCapset(&header, &none); err != nil {
+		return os.NewSyscallError("capset", err)
+	}
+	return nil
+}
+
+// KillTree ends, by SIGKILL, the process pid, its descendants, and those of
+// among that are in its session (setsid(2)), and gives how many it signalled.
+// Descendants that left both may be missed; so may be those just being born:
+// call it until it gives 0.
+func KillTree(pid int, among []int) (killed int, err error) {
+	below := map[int]bool{pid: true}
+	for _, p := range among {
+		if st, err := readStat(p); err == nil && st.session == pid && !st.zombie {
+			below[p] = true
+		}
+	}
+	for grown := true; grown; {
+		grown = false
+		for p := range below {
+			for _, child := range childrenOf(p) {
+				if !below[child] {
+					below[child], grown = true, true
+				}
+			}
+		}
+	}
+	for p := range below {
+		done, kerr := killVerified(p)
+		if done {
+			killed++
+		}
+		err = errors.Join(err, kerr)
+	}
+	return killed, err
+}
+
+// killVerified kills p if it still is what it was: an id may be used anew
+// between reading it and its use, a descriptor can't.
+func killVerified(p int) (bool, error) {
+	before, err := readStat(p)
+	if err != nil || before.zombie {
+		return false, nil
+	}
+	fd, err := unix.PidfdOpen(p, 0)
+	if err != nil {
+		return false, nil // it has ended
+	}
+	defer unix.Close(fd)
+	after, err := readStat(p)
+	if err != nil || after.start != before.start {
+		return false, nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return false, fmt.Errorf("signal %d: %w", p, err)
+	}
+	return true, nil
+}
+
+type procStat struct {
+	zombie  bool
+	session int
+	start   string // clock ticks since boot: with the id it names a process
+}
+
+// readStat reads proc(5)'s stat. The second field is in parentheses and may
+// hold any byte.
+func readStat(pid int) (procStat, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return procStat{}, err
+	}
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(fields) < 20 {
+		return procStat{}, fmt.Errorf("stat of %d has %d fields", pid, len(fields))
+	}
+	session, err := strconv.Atoi(fields[3])
+	return procStat{zombie: fields[0] == "Z" || fields[0] == "X", session: session, start: fields[19]}, err
+}
+
+// childrenOf lists the children of all threads of pid.
+func childrenOf(pid int) (children []int) {
+	tasks, _ := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+	for _, t := range tasks {
+		data, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + t.Name() + "/children")
+		for field := range strings.FieldsSeq(string(data)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				children = append(children, child)
+			}
+		}
+	}
+	return children
+}

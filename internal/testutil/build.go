@@ -1,0 +1,67 @@
+package testutil
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// The programs of this module, as Binaries names them.
+const (
+	ServerBinary     = "stagelet"
+	SupervisorBinary = "stagelet-stage1"
+)
+
+const buildDirPrefix = "stagelet-test-bin-"
+
+// Binaries gives a directory with the programs of this module, built from
+// the working tree: once in each test process.
+func Binaries(t testing.TB) string {
+	t.Helper()
+	dir, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+var buildOnce = sync.OnceValues(build)
+
+// build makes the directory that Binaries gives. It outlives this process,
+// which has no last instant to remove it at: the next build does.
+func build() (string, error) {
+	sweepBuilds()
+	dir, err := os.MkdirTemp("", buildDirPrefix+strconv.Itoa(os.Getpid())+"-")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	for name, pkg := range map[string]string{ServerBinary: "cmd/shim", SupervisorBinary: "cmd/stage1"} {
+		cmd := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", filepath.Join(dir, name), "github.com/stagelet/stagelet/"+pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+	}
+	return dir, nil
+}
+
+// sweepBuilds removes what test processes that have ended built.
+func sweepBuilds() {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), buildDirPrefix+"*"))
+	for _, dir := range dirs {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), buildDirPrefix), "-")
+		if id, err := strconv.Atoi(pid); err == nil && syscall.Kill(id, 0) == syscall.ESRCH {
+			_ = os.RemoveAll(dir)
+		}
+	}
+}
