@@ -1,0 +1,86 @@
+package image
+
+import (
+	"context"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Origin says who brought an image.
+type Origin string
+
+// The origins.
+const (
+	// OriginLocal is an administrator of this machine, with a file.
+	OriginLocal Origin = "local"
+	// OriginRegistry is a registry, over the network.
+	OriginRegistry Origin = "registry"
+)
+
+// Candidate is an image that asks to be taken into a store: whoever can get
+// bytes makes one, and the store takes it from there. Nothing in it is
+// believed before it was checked.
+type Candidate struct {
+	Origin Origin
+	// Names are the tags that the image is to have.
+	Names []Ref
+	// Config are the bytes of the configuration.
+	Config []byte
+	// Manifest are the bytes of the manifest, announced as ManifestType; nil
+	// when the image has none (docker save), and the store then makes one.
+	Manifest     []byte
+	ManifestType string
+	// Source is the repository that the image came from; none when local.
+	Source Ref
+	// Open gives the bytes of the i-th layer as distributed, lowest first. It
+	// may be called from several goroutines, and again; its reader ends when
+	// ctx does.
+	Open func(ctx context.Context, i int) (io.ReadCloser, error)
+}
+
+// Plan is a candidate whose documents fit each other.
+type Plan struct {
+	*Candidate
+	ID      Digest // of the configuration
+	Image   *v1.Image
+	Digest  Digest       // of the manifest; "" without one
+	Parsed  *v1.Manifest // nil without one
+	ChainID []Digest
+}
+
+// Plan checks that configuration and manifest are well-formed, fit each other
+// and are made for host.
+func (c *Candidate) Plan(host v1.Platform) (*Plan, error) {
+	const op = "check image"
+	config, err := ParseConfig(c.Config)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckPlatform(host, config); err != nil {
+		return nil, err
+	}
+	p := &Plan{Candidate: c, Image: config, ChainID: ChainIDs(config.RootFS.DiffIDs)}
+	if c.Manifest == nil {
+		p.ID = digestOf(c.Config)
+		return p, nil
+	}
+	m, err := ParseManifest(c.ManifestType, c.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckBytes("configuration", m.Config.Digest, c.Config); err != nil {
+		return nil, err
+	}
+	if m.Config.Size != int64(len(c.Config)) {
+		return nil, Refuse(op, Mismatch, "configuration", "%d bytes, the manifest says %d", len(c.Config), m.Config.Size)
+	}
+	if l, d := len(m.Layers), len(config.RootFS.DiffIDs); l != d {
+		return nil, Refuse(op, Mismatch, "manifest", "it has %d layers, the configuration %d diff_ids", l, d)
+	}
+	p.ID, p.Parsed, p.Digest = m.Config.Digest, m, digestOf(c.Manifest)
+	return p, nil
+}
+
+func digestOf(data []byte) Digest { return digest.Canonical.FromBytes(data) }

@@ -1,0 +1,118 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/stagelet/stagelet/internal/crash"
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/testutil"
+)
+
+// rootEnv tells the test binary to be the process that dies, in that store.
+const rootEnv = "STAGELET_TEST_STORE"
+
+func TestMain(m *testing.M) {
+	if root := os.Getenv(rootEnv); root != "" {
+		os.Exit(liveAndDie(root))
+	}
+	os.Exit(m.Run())
+}
+
+// liveAndDie passes every crash point of the store.
+func liveAndDie(root string) int {
+	t := &testing.T{} // for the helpers; nothing is reported through it
+	s, err := Open(root, Options{})
+	if err != nil {
+		return 2
+	}
+	ctx := context.Background()
+	f, err := s.Spool()
+	if err != nil {
+		return 2
+	}
+	_ = f.Close()
+	shared := layerOf(t, "a", "shared")
+	records, err := s.Admit(ctx, candidateOf(t, "one", "one", shared, layerOf(t, "b", "1")), candidateOf(t, "two", "two", shared, layerOf(t, "b", "2")))
+	if err != nil {
+		return 2
+	}
+	if s.Lease(records[0].ID, "owner") != nil || s.Release("owner") != nil || s.Remove("one") != nil {
+		return 2
+	}
+	return 0
+}
+
+// crashPoints reads the names of all crash points from the source, so that
+// none is left out.
+func crashPoints(t *testing.T) []string {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var points []string
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`crash\.Point\("([^"]+)"\)`).FindAllSubmatch(source, -1) {
+			points = append(points, string(m[1]))
+		}
+	}
+	if len(points) < 10 {
+		t.Fatalf("only %v", points)
+	}
+	return points
+}
+
+func TestKilledAtEveryPoint(t *testing.T) {
+	testutil.NeedRoot(t)
+	for _, point := range crashPoints(t) {
+		t.Run(point, func(t *testing.T) {
+			testutil.CheckLeaks(t)
+			root := filepath.Join(t.TempDir(), "images")
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), rootEnv+"="+root, crash.Env+"="+point)
+			out, err := cmd.CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("it did not die there: %v\n%s", err, out)
+			}
+			s := openStore(t, root)
+			got := ids(t, s)
+			if one, two := slices.ContainsFunc(got, func(s string) bool { return s[:3] == "one" }),
+				slices.ContainsFunc(got, func(s string) bool { return s[:3] == "two" }); one && !two {
+				t.Errorf("half of a commit: %v", got)
+			}
+			if err := s.Release("owner"); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.GC(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			expectClean(t, s)
+			layers := layerOf(t, "a", "shared")
+			admit(t, s, candidateOf(t, "one", "one", layers, layerOf(t, "b", "1")), candidateOf(t, "two", "two", layers, layerOf(t, "b", "2")))
+			for _, ref := range []string{"one", "two"} {
+				if _, err := s.Resolve(ref); err != nil {
+					t.Error(err)
+				}
+				if err := s.Remove(ref); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := s.Resolve("one"); !errors.Is(err, errs.NotFound) {
+				t.Errorf("got %v", err)
+			}
+			expectClean(t, s)
+		})
+	}
+}

@@ -1,0 +1,168 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/stagelet/stagelet/internal/crash"
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/pkg/image"
+)
+
+// GC removes what nothing leads to: sessions whose process died, replaced and
+// removed images that nobody leases, and layers that no image is left for.
+// Names are taken away under the lock; the files go after it.
+func (s *Store) GC(ctx context.Context) error {
+	doomed, release, err := s.condemn(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	var all []error
+	for _, path := range doomed {
+		all = append(all, sys.RemoveTree(path))
+	}
+	return errs.Wrap("collect garbage", s.root, errors.Join(all...))
+}
+
+// condemn moves all garbage below staging, where nobody owns it, and gives
+// the paths of what is to be deleted.
+func (s *Store) condemn(ctx context.Context) (doomed []string, release func(), err error) {
+	const op = "collect garbage"
+	unlock, err := s.lock(ctx, exclusive)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlock()
+	v, err := s.survey()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			v.release()
+		}
+	}()
+	g := v.garbage()
+	doomed = append(v.dead, v.temps()...)
+	for _, file := range g.records {
+		if err := removeFile(filepath.Join(s.records(), file)); err != nil {
+			return nil, nil, errs.Wrap(op, file, err)
+		}
+	}
+	crash.Point("store.records-collected")
+	for _, d := range g.blobs {
+		if err := removeFile(s.blob(d)); err != nil {
+			return nil, nil, errs.Wrap(op, string(d), err)
+		}
+	}
+	if len(g.layers) > 0 {
+		trash, err := s.withdraw(g.layers)
+		if err != nil {
+			return nil, nil, err
+		}
+		doomed = append(doomed, trash)
+	}
+	crash.Point("store.layers-collected")
+	return doomed, v.release, nil
+}
+
+// withdraw moves layers into a new directory below staging.
+func (s *Store) withdraw(layers []image.Digest) (trash string, err error) {
+	trash = filepath.Join(s.staging(), randomName())
+	if err := os.Mkdir(trash, 0o700); err != nil {
+		return "", errs.Wrap("collect garbage", trash, err)
+	}
+	for i, d := range layers {
+		if err := s.layers.Withdraw(d, filepath.Join(trash, strconv.Itoa(i))); err != nil {
+			return "", err
+		}
+		crash.Point("store.layer-withdrawn")
+	}
+	return trash, nil
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Remove takes the image that ref means out of the list, with all its tags
+// (CRI RemoveImage's strict rule), and frees what nobody needs any more. The
+// layers of an image that is leased stay until the lease ends. An unknown
+// image is fine.
+func (s *Store) Remove(ref string) error {
+	ctx := context.Background()
+	if removed, err := s.unlist(ctx, ref); err != nil || !removed {
+		return err
+	}
+	return s.GC(ctx)
+}
+
+func (s *Store) unlist(ctx context.Context, ref string) (removed bool, err error) {
+	unlock, err := s.lock(ctx, exclusive)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	v, err := s.current()
+	if err != nil {
+		return false, err
+	}
+	id, err := v.find(ref)
+	if errors.Is(err, errs.NotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	next, err := readIndex(s.indexFile())
+	if err != nil {
+		return false, err
+	}
+	next.remove(id)
+	if err := s.writeIndex(next); err != nil {
+		return false, err
+	}
+	crash.Point("store.unlisted")
+	return true, nil
+}
+
+// Usage is what the store takes up on disk: bytes in whole pages, and inodes.
+func (s *Store) Usage() (bytes, inodes uint64, err error) {
+	const page = 4096
+	layers, _, err := s.layers.List()
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, d := range layers {
+		info, err := s.layers.Info(d)
+		if errors.Is(err, errs.NotFound) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		bytes, inodes = bytes+info.Bytes+2*page, inodes+info.Inodes+2
+	}
+	for _, dir := range []string{s.blobs(), s.records(), s.leases()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return 0, 0, errs.Wrap("measure image store", dir, err)
+		}
+		for _, e := range entries {
+			inodes++
+			if fi, err := e.Info(); err == nil && fi.Mode().IsRegular() {
+				bytes += (uint64(fi.Size()) + page - 1) / page * page
+			}
+		}
+	}
+	return bytes, inodes, nil
+}

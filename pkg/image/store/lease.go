@@ -1,0 +1,99 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/stagelet/stagelet/internal/atomicfile"
+	"github.com/stagelet/stagelet/internal/crash"
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/image"
+)
+
+// maxOwner bounds the name of a lease's owner.
+const maxOwner = 128
+
+func checkOwner(owner string) error {
+	if ok, err := regexp.MatchString(`^[A-Za-z0-9][A-Za-z0-9._-]*$`, owner); err != nil || !ok || len(owner) > maxOwner {
+		return errs.New("lease image", errs.Invalid, image.Printable(owner), errors.New("not the name of an owner"))
+	}
+	return nil
+}
+
+// Lease keeps the layers of the image of that id until owner releases it,
+// even when the image is removed meanwhile. An owner has one lease: a new one
+// replaces it. It is a symbolic link, so it can't be torn; it need not outlive
+// a power cut, which its owner doesn't either.
+func (s *Store) Lease(id image.Digest, owner string) error {
+	const op = "lease image"
+	if err := checkOwner(owner); err != nil {
+		return err
+	}
+	unlock, err := s.lock(context.Background(), shared)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	v, err := s.current()
+	if err != nil {
+		return err
+	}
+	if _, there := v.images[id]; !there {
+		return errs.New(op, errs.NotFound, string(id), errors.New("no such image here"))
+	}
+	path := filepath.Join(s.leases(), owner)
+	temp := atomicfile.TempName(path)
+	if err := os.Symlink(string(id), temp); err != nil {
+		return errs.Wrap(op, string(id), err)
+	}
+	crash.Point("store.lease-linked")
+	if err := os.Rename(temp, path); err != nil {
+		return errs.Wrap(op, string(id), errors.Join(err, os.Remove(temp)))
+	}
+	crash.Point("store.lease-taken")
+	return nil
+}
+
+// Release ends the lease of owner; none is fine.
+func (s *Store) Release(owner string) error {
+	if err := checkOwner(owner); err != nil {
+		return err
+	}
+	err := os.Remove(filepath.Join(s.leases(), owner))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errs.Wrap("release image", owner, err)
+}
+
+// Leases gives the image that each owner has leased.
+func (s *Store) Leases() (map[string]image.Digest, error) {
+	leases, _, err := s.readLeases()
+	return leases, err
+}
+
+// readLeases also gives the names of what is no lease.
+func (s *Store) readLeases() (leases map[string]image.Digest, strange []string, err error) {
+	entries, err := os.ReadDir(s.leases())
+	if err != nil {
+		return nil, nil, errs.Wrap("list leases", s.leases(), err)
+	}
+	leases = map[string]image.Digest{}
+	for _, e := range entries {
+		to, err := os.Readlink(filepath.Join(s.leases(), e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		id, derr := image.ParseDigest(to)
+		if err != nil || derr != nil || checkOwner(e.Name()) != nil {
+			strange = append(strange, e.Name())
+			continue
+		}
+		leases[e.Name()] = id
+	}
+	return leases, strange, nil
+}
