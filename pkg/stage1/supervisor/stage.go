@@ -1,0 +1,143 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+)
+
+// Mounts are staged for the time of a start only: the runtime copies them into
+// the app's own mount namespace, and those copies are what lives on. So there
+// is nothing to unmount when an app ends, however it ends.
+
+// stage mounts a's root file system and volumes where its spec says. unstage
+// takes all of it away, also after an error.
+func (s *Supervisor) stage(ctx context.Context, a *app) (unstage func() error, err error) {
+	const op = "mount volumes"
+	root, volumes := s.run.Rootfs(a.id), s.run.Volumes(a.id)
+	var staged []string
+	unstage = func() error {
+		var all []error
+		for i := len(staged) - 1; i >= 0; i-- {
+			all = append(all, sys.DetachTree(staged[i]))
+		}
+		// The root's mount point stays: runc's exec starts from there.
+		all = append(all, sys.RemoveTree(volumes))
+		return errors.Join(all...)
+	}
+	for _, dir := range []string{root, volumes} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return unstage, errs.Wrap(op, dir, err)
+		}
+	}
+	trees, err := sys.InMountNS(ctx, s.host, func() ([]*os.File, error) { return openTrees(a, root) })
+	if err != nil {
+		return unstage, err
+	}
+	defer sys.CloseFiles(trees)
+	for i, tree := range trees {
+		target := root
+		if i > 0 {
+			target = filepath.Join(volumes, strconv.Itoa(i-1))
+		}
+		staged = append(staged, target)
+		if err := sys.AttachTree(tree, target); err != nil {
+			return unstage, errs.Wrap(op, target, err)
+		}
+		if i > 0 && a.conf.Mounts[i-1].Image != nil {
+			if err := descend(target, a.conf.Mounts[i-1].Image.SubPath); err != nil {
+				return unstage, errs.Wrap(op, a.conf.Mounts[i-1].Destination, err)
+			}
+		}
+	}
+	return unstage, nil
+}
+
+// openTrees gives the root file system and each volume, as detached mounts.
+// It runs in the host's mount namespace; on an error, what is open is given
+// too, for the caller to close.
+func openTrees(a *app, scratch string) (trees []*os.File, err error) {
+	overlay := sys.Overlay{Lowers: layerPaths(a.conf.Rootfs.Layers), Upper: a.dir.Upper(), Work: a.dir.Work()}
+	root, err := overlay.Mount(scratch)
+	if err != nil {
+		return nil, err
+	}
+	trees = append(trees, root)
+	for _, m := range a.conf.Mounts {
+		var tree *os.File
+		if m.Image != nil {
+			tree, err = sys.Overlay{Lowers: layerPaths(m.Image.Layers)}.Mount(scratch)
+		} else {
+			tree, err = openSource(m.Source)
+		}
+		if err != nil {
+			return trees, errs.Wrap("mount volume", m.Destination, err)
+		}
+		trees = append(trees, tree)
+	}
+	return trees, nil
+}
+
+func openSource(path string) (*os.File, error) {
+	if !filepath.IsAbs(path) {
+		return nil, errs.New("open source", errs.Invalid, path, errors.New("is not an absolute path"))
+	}
+	return sys.CloneTree(path)
+}
+
+func layerPaths(layers []manifest.Layer) []string {
+	paths := make([]string, len(layers))
+	for i, l := range layers {
+		paths[i] = l.Path
+	}
+	return paths
+}
+
+// descend mounts what lies at path of the image mounted at target over it.
+func descend(target, path string) error {
+	if path == "" || path == "." || path == "/" {
+		return nil
+	}
+	tree, err := sys.SubTree(target, path)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	fi, err := tree.Stat()
+	if err != nil {
+		return err
+	}
+	if fi.IsDir() {
+		return sys.AttachTree(tree, target)
+	}
+	// A file takes the place of the directory that the image was mounted on.
+	if err := sys.DetachTree(target); err != nil {
+		return err
+	}
+	if err := os.Remove(target); err != nil {
+		return err
+	}
+	return sys.AttachTree(tree, target)
+}
+
+// openLog opens a's log file in the host's mount namespace; nil when none is
+// wanted.
+func (s *Supervisor) openLog(ctx context.Context, a *app) (*os.File, error) {
+	if a.conf.LogPath == "" || s.pod.LogDir == "" {
+		return nil, nil
+	}
+	files, err := sys.InMountNS(ctx, s.host, func() ([]*os.File, error) {
+		f, err := sys.OpenLog(s.pod.LogDir, a.conf.LogPath)
+		return []*os.File{f}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return files[0], nil
+}

@@ -1,0 +1,124 @@
+package supervisor_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/stage1/wire"
+)
+
+// Mounts that the host makes after the pod was born reach its apps, and only
+// a bidirectional volume brings an app's mounts to the host.
+func TestVolumesComeFromTheHostOfNow(t *testing.T) {
+	p := start(t)
+	dir := t.TempDir()
+	for _, m := range []struct {
+		source, target, kind string
+		flags                uintptr
+	}{
+		{dir, dir, "", syscall.MS_BIND},
+		{"", dir, "", syscall.MS_SHARED},
+		{"late", mkdir(t, dir, "late"), "tmpfs", 0},
+	} {
+		if err := syscall.Mount(m.source, m.target, m.kind, m.flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		syscall.Unmount(filepath.Join(dir, "late"), syscall.MNT_DETACH)
+		syscall.Unmount(filepath.Join(dir, "later"), syscall.MNT_DETACH)
+		syscall.Unmount(dir, syscall.MNT_DETACH)
+	})
+	if err := os.WriteFile(filepath.Join(dir, "late", "file"), []byte("late\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mkdir(t, dir, "later")
+	to := manifest.Mount{Source: dir, Destination: "/data", Propagation: manifest.PropagationHostToContainer}
+	id := p.runApp(script("cat /data/late/file; while ! [ -e /data/later/file ]; do sleep 0.05; done; cat /data/later/file"), volume(to))
+	if err := syscall.Mount("later", filepath.Join(dir, "later"), "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "later", "file"), []byte("later\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.awaitExit(id)
+	if got := text(readLog(t, p.logPath(id)), "stdout"); got != "late\nlater\n" {
+		t.Errorf("log %q", got)
+	}
+	host, _ := os.ReadFile("/proc/self/mountinfo")
+	if strings.Count(string(host), " "+dir) != 4 {
+		t.Errorf("mounts of the host:\n%s", host)
+	}
+	p.shutdown()
+}
+
+func mkdir(t *testing.T, parts ...string) string {
+	t.Helper()
+	path := filepath.Join(parts...)
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestSupervisorPinsNoForeignMounts(t *testing.T) {
+	p := prepare(t)
+	dir := t.TempDir()
+	if err := syscall.Mount("foreign", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, 0) })
+	p.commit()
+	mounts, err := os.ReadFile(filepath.Join("/proc", itoa(p.proc.Pid), "mountinfo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(mounts), dir) {
+		t.Errorf("mounts of the supervisor:\n%s", mounts)
+	}
+	// … and yet its apps can have them.
+	id := p.runApp(script("grep -c foreign /proc/mounts"), volume(mountOf(dir, "/data")))
+	if st := p.awaitExit(id); st.ExitCode != 0 {
+		t.Errorf("status %+v", st)
+	}
+	p.shutdown()
+}
+
+func TestImageVolumes(t *testing.T) {
+	p := start(t)
+	one, two := t.TempDir(), t.TempDir()
+	for path, content := range map[string]string{
+		filepath.Join(one, "dir", "file"): "lower\n", filepath.Join(two, "dir", "file"): "upper\n",
+		filepath.Join(one, "dir", "only"): "only\n",
+	} {
+		mkdir(t, filepath.Dir(path))
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/dir/only", filepath.Join(two, "link")); err != nil {
+		t.Fatal(err)
+	}
+	image := func(sub, destination string, layers ...string) appOption {
+		m := manifest.Mount{Destination: destination, Image: &manifest.ImageMount{SubPath: sub}}
+		for _, l := range layers {
+			m.Image.Layers = append(m.Image.Layers, manifest.Layer{Path: l})
+		}
+		return volume(m)
+	}
+	id := p.runApp(script("cat /a/dir/file /b/file /c /d/dir/file; touch /a/x /b/x /d/x 2>/dev/null || echo refused"),
+		image("", "/a", one, two), image("dir", "/b", one, two), image("link", "/c", one, two), image("", "/d", one))
+	p.awaitExit(id)
+	if got := text(readLog(t, p.logPath(id)), "stdout"); got != "upper\nupper\nonly\nlower\nrefused\n" {
+		t.Errorf("log %q", got)
+	}
+	bad := p.add(image("../../etc", "/a", one, two), command("true"))
+	if err := p.call(wire.StartApp, wire.AppParams{ID: bad}, nil); err == nil {
+		t.Error("a path out of the image was mounted")
+	}
+	p.shutdown()
+}
