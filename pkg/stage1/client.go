@@ -1,0 +1,202 @@
+package stage1
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/stage1/wire"
+)
+
+// QuickTimeout bounds the calls in which a supervisor only tells what it
+// knows: a longer silence means that it is stopped or hung.
+const QuickTimeout = 10 * time.Second
+
+// Client speaks to one pod's supervisor. A call is a connection of its own, so
+// a call that takes long is in nobody's way, and a caller that goes away
+// cancels it. A supervisor that is gone is errs.Unavailable.
+type Client struct {
+	socket string
+}
+
+// NewClient gives a client for the supervisor of the pod with that run-time
+// directory. Nothing is connected yet.
+func NewClient(run manifest.RunDir) *Client { return &Client{socket: run.Socket()} }
+
+// Hello asks who is there.
+func (c *Client) Hello(ctx context.Context) (r wire.HelloResult, err error) {
+	return r, c.quick(ctx, wire.Hello, nil, &r)
+}
+
+// Status asks how all apps are.
+func (c *Client) Status(ctx context.Context) (r wire.StatusResult, err error) {
+	return r, c.quick(ctx, wire.Status, nil, &r)
+}
+
+// AddApp announces an app whose directory is in place.
+func (c *Client) AddApp(ctx context.Context, a manifest.App) error {
+	return c.quick(ctx, wire.AddApp, wire.AddAppParams{App: a}, nil)
+}
+
+// StartApp starts an app and gives its status right after.
+func (c *Client) StartApp(ctx context.Context, id string) (s manifest.Status, err error) {
+	return s, c.call(ctx, wire.StartApp, wire.AppParams{ID: id}, &s)
+}
+
+// SignalApp sends a signal.
+func (c *Client) SignalApp(ctx context.Context, p wire.SignalParams) error {
+	return c.quick(ctx, wire.SignalApp, p, nil)
+}
+
+// StopApp waits for an app to end and gives its last status.
+func (c *Client) StopApp(ctx context.Context, p wire.StopParams) (s manifest.Status, err error) {
+	return s, c.call(ctx, wire.StopApp, p, &s)
+}
+
+// RemoveApp makes the supervisor forget an app that has ended.
+func (c *Client) RemoveApp(ctx context.Context, id string) error {
+	return c.call(ctx, wire.RemoveApp, wire.AppParams{ID: id}, nil)
+}
+
+// UpdateApp changes what an app may use.
+func (c *Client) UpdateApp(ctx context.Context, id string, r manifest.Resources) error {
+	return c.call(ctx, wire.UpdateApp, wire.UpdateParams{ID: id, Resources: r}, nil)
+}
+
+// Exec runs a command in an app with files as its standard streams, and waits
+// for it.
+func (c *Client) Exec(ctx context.Context, p wire.ExecParams, files ...*os.File) (code int, err error) {
+	var r wire.ExecResult
+	err = c.call(ctx, wire.Exec, p, &r, files...)
+	return r.ExitCode, err
+}
+
+// Attach joins an app's streams until the app or ctx ends.
+func (c *Client) Attach(ctx context.Context, id string, files ...*os.File) error {
+	return c.call(ctx, wire.Attach, wire.AttachParams{ID: id}, nil, files...)
+}
+
+// ResizeTTY sets the size of a terminal.
+func (c *Client) ResizeTTY(ctx context.Context, p wire.ResizeParams) error {
+	return c.quick(ctx, wire.ResizeTTY, p, nil)
+}
+
+// ReopenLog goes on in a new log file where the old one was moved away.
+func (c *Client) ReopenLog(ctx context.Context, id string) error {
+	return c.call(ctx, wire.ReopenLog, wire.AppParams{ID: id}, nil)
+}
+
+// Stats asks for what only the supervisor can count.
+func (c *Client) Stats(ctx context.Context) (r wire.StatsResult, err error) {
+	return r, c.quick(ctx, wire.Stats, nil, &r)
+}
+
+// Shutdown ends every app and then the supervisor.
+func (c *Client) Shutdown(ctx context.Context) error {
+	return c.call(ctx, wire.Shutdown, nil, nil)
+}
+
+// Events calls each for every event after since, in order, until the
+// supervisor is gone (errs.Unavailable) or ctx ends.
+func (c *Client) Events(ctx context.Context, since uint64, each func(wire.Event)) error {
+	const op = "follow events"
+	conn, done, err := c.send(ctx, wire.Events, wire.EventsParams{Since: since})
+	if err != nil {
+		return errs.Wrap(op, c.socket, err)
+	}
+	defer done()
+	for {
+		var e wire.Event
+		if err := receive(ctx, conn, &e); err != nil {
+			return errs.Wrap(op, c.socket, err)
+		}
+		each(e)
+	}
+}
+
+func (c *Client) quick(ctx context.Context, m wire.Method, params, result any) error {
+	ctx, cancel := context.WithTimeout(ctx, QuickTimeout)
+	defer cancel()
+	return c.call(ctx, m, params, result)
+}
+
+func (c *Client) call(ctx context.Context, m wire.Method, params, result any, files ...*os.File) error {
+	conn, done, err := c.send(ctx, m, params, files...)
+	if err != nil {
+		return errs.Wrap("ask supervisor to "+string(m), c.socket, err)
+	}
+	defer done()
+	if err := receive(ctx, conn, result); err != nil {
+		return err
+	}
+	return nil
+}
+
+// send opens a connection and puts a request on it. done ends it; the end of
+// ctx ends whatever waits on it.
+func (c *Client) send(ctx context.Context, m wire.Method, params any, files ...*os.File) (conn *sys.Conn, done func(), err error) {
+	req := wire.Request{Major: wire.Major, Method: m}
+	if params != nil {
+		if req.Params, err = json.Marshal(params); err != nil {
+			return nil, nil, err
+		}
+	}
+	conn, err = sys.Connect(ctx, c.socket)
+	if err != nil {
+		return nil, nil, gone(ctx, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	done = func() {
+		stop()
+		_ = conn.Close()
+	}
+	if err := wire.Send(conn, req, files...); err != nil {
+		done()
+		return nil, nil, gone(ctx, err)
+	}
+	return conn, done, nil
+}
+
+func receive(ctx context.Context, conn *sys.Conn, result any) error {
+	var r wire.Reply
+	files, err := wire.Recv(conn, &r)
+	for _, f := range files {
+		f.Close() // no verb of ours returns any
+	}
+	if err != nil {
+		return gone(ctx, err)
+	}
+	if r.Error != nil {
+		return r.Error.Err()
+	}
+	if result == nil {
+		return nil
+	}
+	return decode(r.Result, result)
+}
+
+func decode(data []byte, v any) error {
+	if err := json.NewDecoder(bytes.NewReader(data)).Decode(v); err != nil {
+		return errs.New("read reply", errs.Corrupt, "", err)
+	}
+	return nil
+}
+
+// gone says why a connection broke: we gave up, or the other side did.
+func gone(ctx context.Context, err error) error {
+	if cause := ctx.Err(); cause != nil {
+		return errs.New("wait for supervisor", errs.KindOf(cause), "", cause)
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("it hung up")
+	}
+	return errs.New("speak with supervisor", errs.Unavailable, "", fmt.Errorf("the pod's supervisor doesn't answer: %w", err))
+}
