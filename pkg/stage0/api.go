@@ -1,0 +1,68 @@
+package stage0
+
+import (
+	"os"
+
+	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+)
+
+// AppRequest is an app as a caller asks for it; AddApp resolves it against
+// its image. App carries what needs no resolving; its ID, PodID, CreatedAt,
+// Image, Rootfs, Args, Env, Cwd, User and StopSignal are AddApp's to fill.
+type AppRequest struct {
+	App manifest.App
+
+	Image     string // id, tag or digest of an image in the store
+	ImageName string // as the user wrote it; empty: Image
+
+	Command []string // replaces the image's entrypoint
+	Args    []string // replaces the image's command
+	Env     []string // "KEY=value", over the image's
+	Cwd     string   // empty: the image's, else "/"
+	User    UserRequest
+	// StopSignal replaces the image's.
+	StopSignal string
+	// Capabilities to add to and drop from the default set, with or without
+	// "CAP_", "ALL" for all; Ambient ones are added too.
+	AddCapabilities, DropCapabilities, AmbientCapabilities []string
+}
+
+// UserRequest says who an app runs as. Nil and empty: as the image says.
+type UserRequest struct {
+	UID      *uint32
+	GID      *uint32
+	Username string // instead of UID: a name in the image's /etc/passwd, or a number
+	// Supplemental groups, beside those that the image's /etc/group gives.
+	Supplemental []uint32
+	// Strict leaves out the groups of /etc/group (CRI
+	// SupplementalGroupsPolicy Strict).
+	Strict bool
+}
+
+// ExecRequest runs a command in an app. The descriptors are the command's;
+// the caller closes its own copies.
+type ExecRequest struct {
+	Args                  []string
+	TTY                   bool
+	Stdin, Stdout, Stderr *os.File // nil: /dev/null; with TTY only Stdin, the terminal's far side
+}
+
+// Event tells that a pod or one of its apps changed.
+type Event struct {
+	Time int64 // ns since the Unix epoch
+	Kind EventKind
+	App  string        // empty: the pod itself
+	Pod  *pod.Snapshot // right after the change; the last one known when Removed
+}
+
+// EventKind says what changed.
+type EventKind string
+
+// The kinds.
+const (
+	Created EventKind = "created"
+	Started EventKind = "started"
+	Stopped EventKind = "stopped"
+	Removed EventKind = "removed"
+)

@@ -1,0 +1,106 @@
+package stage0
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+)
+
+// Kubernetes' table of command and args over ENTRYPOINT and CMD.
+func TestArguments(t *testing.T) {
+	for _, c := range []struct{ command, args, want string }{
+		{"", "", "entry cmd"},
+		{"own", "", "own"},
+		{"", "own", "entry own"},
+		{"own", "args", "own args"},
+	} {
+		got := arguments(AppRequest{Command: strings.Fields(c.command), Args: strings.Fields(c.args)}, []string{"entry"}, []string{"cmd"})
+		if !slices.Equal(got, strings.Fields(c.want)) {
+			t.Errorf("command %q, args %q: got %q, want %q", c.command, c.args, got, c.want)
+		}
+	}
+}
+
+func TestMergeEnv(t *testing.T) {
+	base := []string{"PATH=/bin", "A=1", "EMPTY="}
+	got := mergeEnv(base, []string{"A=2", "B==x", "A=3"})
+	if want := []string{"PATH=/bin", "A=3", "EMPTY=", "B==x"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if base[1] != "A=1" {
+		t.Error("the image's own list was changed")
+	}
+}
+
+func TestParseSignal(t *testing.T) {
+	for text, want := range map[string]int{
+		"": 15, "SIGTERM": 15, "term": 15, "9": 9, "SIGRTMIN": 34, "SIGRTMIN+3": 37, "RTMAX-1": 63, "64": 64, "sigusr1": 10,
+	} {
+		if got, err := ParseSignal(text); err != nil || got != want {
+			t.Errorf("ParseSignal(%q) = %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"0", "65", "-1", "SIGNONE", "SIGRTMIN+31", "SIGRTMIN-1", "15 ", "SIG"} {
+		if got, err := ParseSignal(text); err == nil {
+			t.Errorf("ParseSignal(%q) = %d, want an error", text, got)
+		}
+	}
+}
+
+func TestAnAppsLifeHasOneDirection(t *testing.T) {
+	order := []manifest.AppState{manifest.AppCreated, manifest.AppUnknown, manifest.AppRunning, manifest.AppExited}
+	for i, from := range order {
+		for j, to := range order {
+			got := advances(manifest.Status{State: from}, manifest.Status{State: to})
+			if got != (j > i) {
+				t.Errorf("from %s to %s: %t", from, to, got)
+			}
+		}
+	}
+}
+
+func TestMergeResourcesKeepsWhatIsNotSet(t *testing.T) {
+	old := manifest.Resources{CPUShares: 2, MemoryLimit: 3, Unified: map[string]string{"a": "1"}}
+	got := mergeResources(old, manifest.Resources{MemoryLimit: 4, Unified: map[string]string{"b": "2"}})
+	if got.CPUShares != 2 || got.MemoryLimit != 4 || len(got.Unified) != 2 || len(old.Unified) != 1 {
+		t.Errorf("got %+v from %+v", got, old)
+	}
+}
+
+func TestBroker(t *testing.T) {
+	b := newBroker()
+	event := func(n int64) Event { return Event{Time: n} }
+	for i := range int64(backlogSize + 2) {
+		b.publish(event(i))
+	}
+	first, cancelFirst := b.subscribe()
+	second, cancelSecond := b.subscribe()
+	defer cancelSecond()
+	b.publish(event(9000))
+	if e := <-first; e.Time != 2 {
+		t.Errorf("the first subscriber's first event is %d, want the oldest that is kept", e.Time)
+	}
+	if e := <-second; e.Time != 9000 {
+		t.Errorf("a later subscriber's first event is %d, want the first since it came", e.Time)
+	}
+	cancelFirst()
+	cancelFirst()
+	for range subscriberBuffer + 1 {
+		b.publish(event(1))
+	}
+	n := 0
+	for range second { // ends: it was too slow
+		n++
+	}
+	if n != subscriberBuffer {
+		t.Errorf("a slow subscriber got %d events before it was cut off, want %d", n, subscriberBuffer)
+	}
+	b.close()
+	if late, _ := b.subscribe(); late != nil {
+		if _, open := <-late; open {
+			t.Error("a closed broker still tells")
+		}
+	}
+}

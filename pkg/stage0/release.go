@@ -1,0 +1,180 @@
+package stage0
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path"
+	"time"
+
+	"github.com/stagelet/stagelet/internal/atomicfile"
+	"github.com/stagelet/stagelet/internal/crash"
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+)
+
+func supervisorCgroup(p *manifest.Pod) string { return path.Join(p.CgroupParent, p.ID) }
+
+func appCgroup(p *manifest.Pod, app string) string { return path.Join(p.CgroupParent, app) }
+
+// release takes back all that a pod without a supervisor still holds outside
+// of its directory: processes, cgroups, network. It is idempotent and
+// tolerates what is gone already. The caller holds h.
+func (e *Engine) release(ctx context.Context, h *pod.Handle, s *pod.Snapshot) error {
+	apps := make([]string, len(s.Apps))
+	for i, a := range s.Apps {
+		apps[i] = a.ID
+	}
+	err := e.removeCgroups(ctx, s.Pod, apps) // first: what lives could use the rest
+	crash.Point("stage0.release.cgroups")
+	return errors.Join(err, e.releaseNetwork(ctx, h, s))
+}
+
+// removeCgroups kills whatever of a pod still runs and removes the cgroups.
+func (e *Engine) removeCgroups(ctx context.Context, p *manifest.Pod, apps []string) error {
+	leaves := []string{supervisorCgroup(p)}
+	for _, id := range apps {
+		leaves = append(leaves, appCgroup(p, id))
+	}
+	if p.OwnsCgroupParent {
+		leaves = []string{p.CgroupParent}
+	}
+	var all []error
+	for _, leaf := range leaves {
+		all = append(all, e.cgroups.Kill(ctx, leaf), e.cgroups.Remove(leaf))
+	}
+	return errors.Join(all...)
+}
+
+// releaseNetwork takes the pod off its networks. network.json stays until
+// that has worked; a pod that never was committed may be on a network without
+// having one.
+func (e *Engine) releaseNetwork(ctx context.Context, h *pod.Handle, s *pod.Snapshot) error {
+	if s.Pod.Namespaces.Network != manifest.NamespacePod {
+		return nil
+	}
+	netns := e.netns(s.Pod.ID)
+	if s.Network != nil || h.Phase() == pod.PhasePrepare || sys.IsNetNS(netns) {
+		if err := e.Network.Del(ctx, networkPod(s.Pod, netns), s.Network); err != nil {
+			return err
+		}
+	}
+	crash.Point("stage0.release.network")
+	if err := sys.RemoveNetNS(netns); err != nil {
+		return err
+	}
+	err := os.Remove(h.Dir().Network())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// abandon gives up a pod in preparation whose parts are released.
+func (e *Engine) abandon(h *pod.Handle) error {
+	id := h.ID()
+	err := errors.Join(h.Mark(0), h.Close())
+	return errors.Join(err, e.pods.SweepPod(id, time.Now()))
+}
+
+// settle writes down how the apps of a pod ended whose supervisor died before
+// it could. The caller holds h.
+func settle(h *pod.Handle, l *pod.Loaded) (*pod.Snapshot, error) {
+	why := "the pod's supervisor ended before it could tell how the app ended"
+	if now, err := atomicfile.BootID(); err == nil && now != l.Boot {
+		why = "the host was restarted while the app ran"
+	}
+	s := l.Snapshot
+	settled := *s
+	settled.State = pod.Exited
+	settled.Supervisor = 0
+	settled.Namespaces = nil
+	settled.Apps = make([]pod.App, len(s.Apps))
+	var all []error
+	for i, a := range s.Apps {
+		if lost(a.Status) {
+			a.Status.State = manifest.AppExited
+			a.Status.PID = 0
+			a.Status.ExitCode = manifest.ExitLost
+			a.Status.Reason = manifest.ReasonSupervisorLost
+			a.Status.Message = why
+			a.Status.FinishedAt = time.Now().UnixNano()
+			all = append(all, writeStatus(h.Dir().App(a.ID), a.Status))
+		}
+		settled.Apps[i] = a
+	}
+	return &settled, errors.Join(all...)
+}
+
+// writeStatus replaces whatever lies where a status belongs, a directory too.
+func writeStatus(dir manifest.AppDir, s manifest.Status) error {
+	err := atomicfile.WriteRecord(dir.Status(), manifest.KindStatus, s)
+	if err == nil {
+		return nil
+	}
+	if rerr := sys.RemoveTree(dir.Status()); rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	return atomicfile.WriteRecord(dir.Status(), manifest.KindStatus, s)
+}
+
+// lost says that a status can't be the last one of an app whose supervisor is
+// gone.
+func lost(s manifest.Status) bool {
+	return s.State == manifest.AppRunning || s.State == manifest.AppUnknown
+}
+
+// lockPatience is how long a verb waits for another one, or another stagelet,
+// that has an ended pod's lock. A supervisor's lock is never waited for.
+const lockPatience = 10 * time.Second
+
+// lock takes the lock of a pod that has ended.
+func (e *Engine) lock(ctx context.Context, id string) (*pod.Handle, error) {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	for {
+		h, err := e.pods.Lock(id)
+		if !errors.Is(err, errs.Precondition) || e.supervised(ctx, id) {
+			return h, err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// supervised reports whether it is a supervisor that holds a pod's lock.
+func (e *Engine) supervised(ctx context.Context, id string) bool {
+	_, err := e.client(id).Hello(ctx)
+	return err == nil
+}
+
+// bury does for a pod whose supervisor is gone what that supervisor can't any
+// more: the apps' last statuses are written, and all that the pod holds is
+// released. Someone else's lock (a supervisor that lives after all, another
+// stagelet that does the same) is errs.Precondition.
+func (e *Engine) bury(ctx context.Context, id string) (*pod.Snapshot, error) {
+	h, err := e.lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	l, err := e.pods.Load(id)
+	if err != nil {
+		return nil, err
+	}
+	s, err := settle(h, l)
+	if err != nil {
+		return nil, errs.Wrap("settle pod", id, err)
+	}
+	crash.Point("stage0.bury.settled")
+	if err := e.release(ctx, h, s); err != nil {
+		return s, errs.Wrap("release pod", id, err)
+	}
+	s.Network = nil
+	return s, nil
+}

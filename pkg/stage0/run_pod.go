@@ -1,0 +1,192 @@
+package stage0
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stagelet/stagelet/internal/atomicfile"
+	"github.com/stagelet/stagelet/internal/crash"
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/internal/undo"
+	"github.com/stagelet/stagelet/pkg/network"
+	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/stage1"
+)
+
+// RunPod makes a pod and gives its id. The caller fills what it knows; ID,
+// Version, CreatedAt and an empty CgroupParent are filled here. A second call
+// with the same Namespace, Name, UID and Attempt is a retry: it joins the work
+// under way, or gets the pod that is there.
+func (e *Engine) RunPod(ctx context.Context, p manifest.Pod) (id string, err error) {
+	key := podKey(&p)
+	return e.once(ctx, "run "+key, runPodTimeout, func(ctx context.Context) (string, error) {
+		for _, s := range e.index.All() {
+			if s.Ready() && podKey(s.Pod) == key {
+				return s.Pod.ID, nil
+			}
+		}
+		return e.runPod(ctx, p)
+	})
+}
+
+func podKey(p *manifest.Pod) string {
+	return fmt.Sprintf("%s %q %q %q %d", p.Creator, p.Namespace, p.Name, p.UID, p.Attempt)
+}
+
+func (e *Engine) runPod(ctx context.Context, p manifest.Pod) (_ string, err error) {
+	st, err := e.Flavors.Pin(p.Handler)
+	if err != nil {
+		return "", err
+	}
+	complete(&p)
+	var u undo.Stack
+	defer func() { // after Release there is nothing to unwind
+		if err != nil {
+			err = errs.Wrap("run pod", podName(&p), errors.Join(err, u.Unwind(ctx)))
+		}
+	}()
+	h, err := e.pods.Create(&p, st)
+	if err != nil {
+		return "", err
+	}
+	u.Push(func(context.Context) error { return e.abandon(h) })
+	if err := writeEtc(h.Dir(), &p); err != nil {
+		return "", err
+	}
+	sup, net, err := e.launch(ctx, &u, h, &p, st)
+	if err != nil {
+		return "", err
+	}
+	if err := h.Commit(); err != nil {
+		return "", err
+	}
+	u.Release()
+	_ = h.HandOver() // before Release: from then on the lock is the supervisor's alone
+	sup.Release()
+	crash.Point("stage0.run.committed")
+
+	s := &pod.Snapshot{
+		Pod: &p, Stage1: st, Network: net, State: pod.Running,
+		Supervisor: sup.PID, Namespaces: sup.Namespaces,
+	}
+	e.index.Put(s)
+	e.publish(Created, s, "")
+	e.publish(Started, s, "")
+	e.follow(p.ID, sup.Reap)
+	return p.ID, nil
+}
+
+// complete fills what the caller left to us.
+func complete(p *manifest.Pod) {
+	p.ID = pod.NewID()
+	p.Version = manifest.Version
+	p.CreatedAt = time.Now().UnixNano()
+	if p.CgroupParent == "" {
+		p.CgroupParent = "/stagelet/" + p.ID
+		p.OwnsCgroupParent = true
+	}
+	if p.Namespaces.Network == manifest.NamespacePod && p.Hostname == "" {
+		p.Hostname = p.ID[:12]
+	}
+}
+
+func podName(p *manifest.Pod) string { return filepath.Join(p.Namespace, p.Name) }
+
+// launch starts the supervisor in the pod's cgroup and network namespace
+// while the network is set up.
+func (e *Engine) launch(ctx context.Context, u *undo.Stack, h *pod.Handle, p *manifest.Pod, st *manifest.Stage1) (*stage1.Supervisor, *manifest.Network, error) {
+	own := p.Namespaces.Network == manifest.NamespacePod
+	netns := e.netns(p.ID)
+	cgroup := supervisorCgroup(p)
+
+	u.Push(func(ctx context.Context) error { return e.removeCgroups(ctx, p, nil) })
+	if err := e.cgroups.Create(cgroup); err != nil {
+		return nil, nil, err
+	}
+	crash.Point("stage0.run.cgroup")
+	if own {
+		u.Push(func(context.Context) error { return sys.RemoveNetNS(netns) })
+		if err := sys.NewNetNS(netns); err != nil {
+			return nil, nil, err
+		}
+		crash.Point("stage0.run.netns")
+	}
+
+	var sup *stage1.Supervisor
+	var net *manifest.Network
+	u.Push(func(ctx context.Context) error {
+		if sup != nil {
+			sup.Kill()
+		}
+		if own {
+			return e.Network.Del(ctx, networkPod(p, netns), net)
+		}
+		return nil
+	})
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() (err error) {
+		sup, err = e.startSupervisor(ctx, h, p, st)
+		return err
+	})
+	if own {
+		both.Go(func() (err error) {
+			net, err = e.addNetwork(ctx, h, p, netns)
+			return err
+		})
+	}
+	return sup, net, both.Wait()
+}
+
+func (e *Engine) addNetwork(ctx context.Context, h *pod.Handle, p *manifest.Pod, netns string) (*manifest.Network, error) {
+	net, err := e.Network.Add(ctx, networkPod(p, netns))
+	if err != nil {
+		return nil, err
+	}
+	crash.Point("stage0.run.network")
+	return net, atomicfile.WriteRecord(h.Dir().Network(), manifest.KindNetwork, net)
+}
+
+func (e *Engine) startSupervisor(ctx context.Context, h *pod.Handle, p *manifest.Pod, st *manifest.Stage1) (*stage1.Supervisor, error) {
+	log, err := os.OpenFile(filepath.Join(h.Dir().Log(), "stage1.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cgroup := supervisorCgroup(p)
+	l := stage1.Launch{
+		Pod: p, Program: st.Supervisor.Path,
+		Dir: e.pods.Dir(pod.PhaseRun, p.ID), Run: e.pods.RunDir(p.ID),
+		Lock: h.File(), Log: log,
+		Enter: func() error {
+			if p.Namespaces.Network == manifest.NamespacePod {
+				if err := sys.EnterNetNS(e.netns(p.ID)); err != nil {
+					return err
+				}
+			}
+			// Last, so that as little as possible of our work is the pod's.
+			return e.cgroups.Enter(cgroup)
+		},
+	}
+	if l.Cgroup, err = e.cgroups.Open(cgroup); err != nil {
+		return nil, err
+	}
+	if l.Cgroup != nil {
+		defer l.Cgroup.Close()
+	}
+	return l.Start(ctx)
+}
+
+func networkPod(p *manifest.Pod, netns string) network.Pod {
+	return network.Pod{
+		ID: p.ID, Name: p.Name, Namespace: p.Namespace, UID: p.UID, NetNS: netns,
+		Hostname: p.Hostname, DNS: p.DNS, Ports: p.Ports, Annotations: p.Annotations, CgroupParent: p.CgroupParent,
+	}
+}

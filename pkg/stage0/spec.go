@@ -1,0 +1,80 @@
+package stage0
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/stage1/ocispec"
+)
+
+// spec gives the OCI configuration of an app: what the pure translation needs
+// of this host and of the running pod is gathered here.
+func (e *Engine) spec(p *pod.Snapshot, app *manifest.App) ([]byte, error) {
+	in := ocispec.Input{
+		Pod: p.Pod, App: app, Host: e.host, Namespaces: p.Namespaces,
+		Dir: e.pods.Dir(pod.PhaseRun, p.Pod.ID), RunDir: e.pods.RunDir(p.Pod.ID),
+		EtcFiles: []string{"hostname", "hosts", "resolv.conf"},
+	}
+	var err error
+	if in.Hostname, err = hostnameOf(p.Pod); err != nil {
+		return nil, err
+	}
+	if app.PID.Mode == manifest.NamespaceTarget {
+		target, ok := p.App(app.PID.Target)
+		if !ok || target.Status.State != manifest.AppRunning {
+			return nil, errs.New("join PID namespace", errs.Precondition, fmt.Sprintf("%.80q", app.PID.Target), errors.New("no such app runs in this pod"))
+		}
+		in.TargetPID = target.Status.PID
+	}
+	if in.Devices, err = ocispec.AppDevices(app); err != nil {
+		return nil, err
+	}
+	if s := app.Security.Seccomp; s != nil && s.Localhost != "" {
+		if in.SeccompProfile, err = readProfile(s.Localhost); err != nil {
+			return nil, err
+		}
+	}
+	spec, err := ocispec.Generate(in)
+	if err != nil {
+		return nil, err
+	}
+	return ocispec.Encode(spec)
+}
+
+// confine fills the capabilities of an app from what was asked for.
+func (e *Engine) confine(app *manifest.App, r AppRequest) (err error) {
+	s := &app.Security
+	if s.Privileged {
+		s.Capabilities = e.host.Capabilities
+		return nil
+	}
+	s.Capabilities, err = ocispec.ResolveCapabilities(ocispec.CapabilityRequest{
+		Add: append(append([]string(nil), r.AddCapabilities...), r.AmbientCapabilities...), Drop: r.DropCapabilities,
+	}, e.host.Capabilities)
+	if err != nil {
+		return err
+	}
+	s.Ambient, err = ocispec.CapabilityNames(r.AmbientCapabilities, e.host.Capabilities)
+	return err
+}
+
+// maxProfile bounds a seccomp profile, in bytes.
+const maxProfile = 4 << 20
+
+func readProfile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, errs.Wrap("read seccomp profile", path, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxProfile+1))
+	if err == nil && len(data) > maxProfile {
+		err = errs.New("read", errs.Exhausted, "", fmt.Errorf("it is larger than %d bytes", maxProfile))
+	}
+	return data, errs.Wrap("read seccomp profile", path, err)
+}

@@ -1,0 +1,69 @@
+package stage0
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/stage1/wire"
+)
+
+// errNotRunning is why a verb for live processes doesn't apply.
+var errNotRunning = errors.New("it isn't running")
+
+// StopApp sends an app its stop signal, and SIGKILL to all of its processes
+// once grace is over; it waits for the end. An app that doesn't run, or is
+// unknown, is fine. The supervisor goes on when the caller leaves, and a later
+// call may shorten the grace.
+func (e *Engine) StopApp(ctx context.Context, id string, grace time.Duration) error {
+	p, a, err := e.App(id)
+	if errors.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !p.Ready() || a.Status.State == manifest.AppExited || a.Status.State == manifest.AppCreated {
+		return nil
+	}
+	return errs.Wrap("stop app", a.Name, e.stopApp(ctx, p, a, grace))
+}
+
+func (e *Engine) stopApp(ctx context.Context, p *pod.Snapshot, a pod.App, grace time.Duration) error {
+	signal, err := ParseSignal(a.StopSignal)
+	if err != nil {
+		return err
+	}
+	status, err := e.client(p.Pod.ID).StopApp(ctx, wire.StopParams{
+		ID: a.ID, Signal: signal, GraceMS: grace.Milliseconds(),
+	})
+	switch {
+	case err == nil:
+		e.setStatus(p.Pod.ID, a.ID, status)
+		return nil
+	case errors.Is(err, errs.Unavailable):
+		return e.untilBuried(ctx, p.Pod.ID, err)
+	}
+	return err
+}
+
+// untilBuried waits for the end of a pod whose supervisor hung up; err is
+// returned if the supervisor lives on.
+func (e *Engine) untilBuried(ctx context.Context, id string, err error) error {
+	f := e.following(id)
+	if f == nil {
+		return nil
+	}
+	if !e.waitUnlocked(ctx, id, time.Second) {
+		return err
+	}
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

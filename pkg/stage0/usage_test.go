@@ -1,0 +1,171 @@
+package stage0
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/internal/testutil"
+)
+
+func TestUsageOf(t *testing.T) {
+	now := time.Unix(7, 0)
+	got := usageOf(&sys.CgroupStats{
+		Time: now, CPU: sys.CPUStats{Nanos: 1},
+		Memory:    sys.MemoryStats{Usage: 100, WorkingSet: 60, RSS: 50, Limit: 200, Faults: 3, MajorFaults: 2},
+		Processes: 4,
+	})
+	want := Usage{
+		Time: now, CPUNanos: 1, MemoryUsage: 100, MemoryWorkingSet: 60, MemoryRSS: 50, MemoryAvailable: 140,
+		PageFaults: 3, MajorPageFaults: 2, Processes: 4,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v", got)
+	}
+	for limit, available := range map[uint64]uint64{0: 0, 10: 0, 61: 1} {
+		if got := usageOf(&sys.CgroupStats{Memory: sys.MemoryStats{WorkingSet: 60, Limit: limit}}); got.MemoryAvailable != available {
+			t.Errorf("limit %d: %d available", limit, got.MemoryAvailable)
+		}
+	}
+}
+
+// blocks gives what the file system says that a file takes up.
+func blocks(t *testing.T, path string) uint64 {
+	t.Helper()
+	fi, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint64(fi.Sys().(*syscall.Stat_t).Blocks) * 512
+}
+
+func TestDirUsage(t *testing.T) {
+	testutil.CheckLeaks(t)
+	root := t.TempDir()
+	path := func(name string) string { return filepath.Join(root, name) }
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(path("a/b"), 0o755))
+	must(os.WriteFile(path("a/b/data"), make([]byte, 100_000), 0o600))
+	must(os.Link(path("a/b/data"), path("a/again")))
+	must(os.Symlink("/", path("a/host")))
+	must(os.Symlink("a", path("loop")))
+	must(syscall.Mkfifo(path("pipe"), 0o600))
+	sparse, err := os.Create(path("sparse"))
+	must(err)
+	must(sparse.Truncate(1 << 30))
+	must(sparse.Close())
+	var want uint64
+	names := []string{".", "a", "a/b", "a/b/data", "a/host", "loop", "pipe", "sparse"}
+	for _, name := range names {
+		want += blocks(t, path(name))
+	}
+	bytes, inodes, err := DirUsage(t.Context(), root)
+	if err != nil || bytes != want || inodes != uint64(len(names)) {
+		t.Errorf("%d bytes, %d inodes, %v; want %d and %d", bytes, inodes, err, want, len(names))
+	}
+}
+
+func TestDirUsageLeavesMountsOut(t *testing.T) {
+	testutil.CheckLeaks(t)
+	testutil.NeedRoot(t)
+	root := t.TempDir()
+	other := filepath.Join(root, "other")
+	if err := os.Mkdir(other, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("none", other, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(other, syscall.MNT_DETACH) })
+	if _, inodes, err := DirUsage(t.Context(), root); err != nil || inodes != 1 {
+		t.Errorf("%d inodes, %v", inodes, err)
+	}
+}
+
+func TestDirUsageEnds(t *testing.T) {
+	testutil.CheckLeaks(t)
+	root := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := DirUsage(ctx, root); !errors.Is(err, errs.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+	if _, _, err := DirUsage(t.Context(), filepath.Join(root, "absent")); !errors.Is(err, errs.NotFound) {
+		t.Errorf("absent: %v", err)
+	}
+	if err := os.MkdirAll(filepath.Join(root, strings.Repeat("d/", maxUsageDepth+2)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := DirUsage(t.Context(), root); !errors.Is(err, errs.Exhausted) {
+		t.Errorf("deep: %v", err)
+	}
+}
+
+// TestDirUsageWhileItChanges has an app at work in the tree, which also puts
+// links to the host where directories were.
+func TestDirUsageWhileItChanges(t *testing.T) {
+	testutil.CheckLeaks(t)
+	root := t.TempDir()
+	done := make(chan struct{})
+	stop := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			dir := filepath.Join(root, fmt.Sprint(i%8))
+			_ = os.RemoveAll(dir)
+			if i%3 == 0 {
+				_ = os.Symlink("/usr", dir)
+			} else {
+				_ = os.MkdirAll(filepath.Join(dir, "x/y"), 0o755)
+			}
+		}
+	}()
+	for range 300 {
+		if _, inodes, err := DirUsage(t.Context(), root); err != nil || inodes > 100 {
+			t.Errorf("%d inodes, %v", inodes, err)
+			break
+		}
+	}
+	close(stop)
+	<-done
+}
+
+func BenchmarkDirUsage(b *testing.B) {
+	root := b.TempDir()
+	for i := range 100 {
+		dir := filepath.Join(root, fmt.Sprint(i))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			b.Fatal(err)
+		}
+		for j := range 100 {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(j)), nil, 0o600); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := DirUsage(b.Context(), root); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
