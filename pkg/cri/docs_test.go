@@ -1,0 +1,80 @@
+package cri
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// TestCoverageDocument: every RPC is in docs/cri-coverage.md with what is true
+// of it, and every field that a sandbox or a container is made of.
+func TestCoverageDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cri-coverage.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]string{}
+	for _, section := range strings.Split(string(text), "\n## ")[1:] {
+		title, body, _ := strings.Cut(section, "\n")
+		sections[title] = body
+	}
+	row := regexp.MustCompile("(?m)^\\| `?([A-Za-z0-9_.]+)`? \\| ([a-z]+) \\|")
+	states := func(title string) map[string]string {
+		found := map[string]string{}
+		for _, match := range row.FindAllStringSubmatch(sections[title], -1) {
+			found[match[1]] = match[2]
+		}
+		return found
+	}
+	for title, service := range map[string]grpc.ServiceDesc{
+		"RuntimeService": runtimeapi.RuntimeService_ServiceDesc, "ImageService": runtimeapi.ImageService_ServiceDesc,
+	} {
+		documented := states(title)
+		for _, method := range service.Methods {
+			checkRPC(t, documented, method.MethodName)
+		}
+		for _, stream := range service.Streams {
+			checkRPC(t, documented, stream.StreamName)
+		}
+	}
+	for title, config := range map[string]protoreflect.ProtoMessage{
+		"PodSandboxConfig": &runtimeapi.PodSandboxConfig{}, "ContainerConfig": &runtimeapi.ContainerConfig{},
+	} {
+		documented := states(title)
+		checkFields(t, title, documented, "", config.ProtoReflect().Descriptor())
+	}
+}
+
+func checkRPC(t *testing.T, documented map[string]string, name string) {
+	t.Helper()
+	want := "served"
+	if notYet[name] {
+		want = "later"
+	}
+	if documented[name] != want {
+		t.Errorf("%s is %s, and documented as %q", name, want, documented[name])
+	}
+}
+
+// checkFields wants each field documented by its path, or a whole message by
+// that of the message.
+func checkFields(t *testing.T, title string, documented map[string]string, prefix string, m protoreflect.MessageDescriptor) {
+	t.Helper()
+	fields := m.Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		path := prefix + string(field.Name())
+		switch {
+		case documented[path] != "":
+		case field.Message() != nil && !field.IsMap():
+			checkFields(t, title, documented, path+".", field.Message())
+		default:
+			t.Errorf("%s: %s is not documented", title, path)
+		}
+	}
+}

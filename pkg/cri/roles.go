@@ -1,0 +1,91 @@
+package cri
+
+import (
+	"context"
+	"time"
+
+	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/stage0"
+)
+
+// What each group of RPCs needs of the node. *stage0.Engine is all of them
+// but imageStore; they are apart so that a handler can reach no more than its
+// own verbs, and so that the services are tested without a kernel.
+
+// podVerbs is the life of pods.
+type podVerbs interface {
+	RunPod(ctx context.Context, p manifest.Pod) (id string, err error)
+	StopPod(ctx context.Context, id string) error
+	RemovePod(ctx context.Context, id string) error
+	podIndex
+}
+
+// podIndex finds pods; it touches no disk and blocks on nothing.
+type podIndex interface {
+	Pods(creator manifest.Creator) []*pod.Snapshot
+	// Pod takes an id or a unique prefix: errs.NotFound, or errs.Invalid
+	// naming the candidates.
+	Pod(id string) (*pod.Snapshot, error)
+}
+
+// appVerbs is the life of apps.
+type appVerbs interface {
+	AddApp(ctx context.Context, podID string, r stage0.AppRequest) (id string, err error)
+	StartApp(ctx context.Context, id string) error
+	StopApp(ctx context.Context, id string, grace time.Duration) error
+	RemoveApp(ctx context.Context, id string) error
+	UpdateApp(ctx context.Context, id string, r manifest.Resources) error
+	ReopenLog(ctx context.Context, id string) error
+	appIndex
+}
+
+// appIndex finds apps, as podIndex does pods.
+type appIndex interface {
+	App(id string) (*pod.Snapshot, pod.App, error)
+}
+
+// execVerb runs a command in an app until it or ctx ends.
+type execVerb interface {
+	Exec(ctx context.Context, app string, r stage0.ExecRequest) (exitCode int, err error)
+}
+
+// usageReader reads what pods and apps take up.
+type usageReader interface {
+	AppUsage(ctx context.Context, id string) (stage0.Usage, error)
+	PodUsage(ctx context.Context, id string) (stage0.Usage, error)
+}
+
+// eventSource tells of changes, in order, from the call on. A subscriber that
+// is too slow has its channel closed.
+type eventSource interface {
+	Subscribe() (events <-chan stage0.Event, cancel func())
+}
+
+// nodeState is what the node as a whole can do.
+type nodeState interface {
+	Handlers() []stage0.Handler
+	NetworkReady() error
+	SetPodCIDR(cidr string) error
+	CgroupDriver() string
+}
+
+// imageStore is the images of the node.
+type imageStore interface {
+	Resolve(ref string) (*image.Record, error)
+	List() ([]*image.Record, error)
+	Remove(ref string) error
+	Usage() (bytes, inodes uint64, err error)
+	Root() string
+}
+
+// engine is everything that runs pods.
+type engine interface {
+	podVerbs
+	appVerbs
+	execVerb
+	usageReader
+	eventSource
+	nodeState
+}

@@ -1,0 +1,123 @@
+package cri
+
+import (
+	"context"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+)
+
+// sandboxes serves the RPCs of pods.
+type sandboxes struct {
+	pods     podVerbs
+	platform platform
+	info     infoWriter
+	cache    listCache[sandboxKey]
+}
+
+// RunPodSandbox is re-entrant: the same metadata again adopts the pod that is
+// being made, or was.
+func (s *sandboxes) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
+	p, err := translatePod(r.GetConfig(), r.GetRuntimeHandler(), s.platform)
+	if err != nil {
+		return nil, errs.Wrap("run sandbox", r.GetConfig().GetMetadata().GetName(), err)
+	}
+	id, err := s.pods.RunPod(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
+}
+
+// StopPodSandbox ends even when the caller goes away meanwhile.
+func (s *sandboxes) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
+	id, err := podToEnd(s.pods, r.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	if id != "" {
+		ctx, cancel := detach(ctx, stopMargin)
+		defer cancel()
+		if err := s.pods.StopPod(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return &runtimeapi.StopPodSandboxResponse{}, nil
+}
+
+// RemovePodSandbox ends even when the caller goes away meanwhile.
+func (s *sandboxes) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
+	id, err := podToEnd(s.pods, r.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	if id != "" {
+		ctx, cancel := detach(ctx, stopMargin)
+		defer cancel()
+		if err := s.pods.RemovePod(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+// PodSandboxStatus tells of the pod and all of its containers at one instant.
+func (s *sandboxes) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
+	now := time.Now().UnixNano() // before the snapshot: it is at least as new
+	p, err := findPod(s.pods, r.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	resp := &runtimeapi.PodSandboxStatusResponse{
+		Status:             sandboxStatus(p),
+		ContainersStatuses: containerStatuses(p),
+		Timestamp:          now,
+	}
+	if r.GetVerbose() {
+		if resp.Info, err = s.info.sandbox(p); err != nil {
+			return nil, err
+		}
+	}
+	return resp, nil
+}
+
+// sandboxKey is a state of a pod, as far as lists tell of it.
+type sandboxKey struct {
+	pod   *manifest.Pod
+	state runtimeapi.PodSandboxState
+}
+
+// ListPodSandbox is served from memory. Its response is encoded already.
+func (s *sandboxes) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+	wanted := sandboxFilter(r.GetFilter())
+	all := s.pods.Pods(manifest.CreatorCRI)
+	keys := make([]sandboxKey, 0, len(all))
+	for _, p := range all {
+		if visible(p) && wanted(p) {
+			keys = append(keys, sandboxKey{p.Pod, sandboxState(p)})
+		}
+	}
+	list, err := s.cache.encode(keys, len(all), sandboxItem)
+	if err != nil {
+		return nil, err
+	}
+	resp := &runtimeapi.ListPodSandboxResponse{}
+	fill(resp, list)
+	return resp, nil
+}
+
+func sandboxState(p *pod.Snapshot) runtimeapi.PodSandboxState {
+	if p.State == pod.Running {
+		return runtimeapi.PodSandboxState_SANDBOX_READY
+	}
+	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+}
+
+// detach gives work that must end whatever its caller does a time of its own.
+func detach(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), d)
+}

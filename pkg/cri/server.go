@@ -1,0 +1,91 @@
+package cri
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/stagelet/stagelet/pkg/image/store"
+	"github.com/stagelet/stagelet/pkg/stage0"
+)
+
+// The time-outs and bounds of this edge.
+const (
+	// stopMargin is how long a stop may take beyond its grace; kubelet waits
+	// as long (cri-client). Stops end in their own time, not in the caller's.
+	stopMargin = 2 * time.Minute
+	// execDrain is how long output is still read after a command has ended
+	// while a process that it left behind holds the pipes open.
+	execDrain = time.Second
+	// maxMessage is the size of a gRPC message in either direction, in bytes;
+	// kubelet and crictl accept no more.
+	maxMessage = 16 << 20
+	// maxErrorText bounds the text of an error, in bytes: it travels in a
+	// header.
+	maxErrorText = 8 << 10
+)
+
+// Options of the CRI services.
+type Options struct {
+	// Version of this build. Kubelet parses it: it begins with
+	// "major.minor.patch". Empty: "0.0.0".
+	Version string
+	// StateDir and RunDir are where pods and images, and what does not
+	// outlive a boot, are kept; told by Status, and StateDir used to find the
+	// OCI configuration of a container for its verbose status.
+	StateDir, RunDir string
+}
+
+// Server is the two CRI services.
+type Server struct {
+	runtime runtimeService
+	images  imageService
+}
+
+// New makes the services over an engine and an image store.
+func New(e *stage0.Engine, images *store.Store, o Options) *Server {
+	return newServer(e, images, o, detectPlatform("/sys"))
+}
+
+func newServer(e engine, images imageStore, o Options, p platform) *Server {
+	if o.Version == "" {
+		o.Version = "0.0.0"
+	}
+	info := infoWriter{stateDir: o.StateDir}
+	return &Server{
+		runtime: runtimeService{
+			sandboxes:  &sandboxes{pods: e, platform: p, info: info},
+			containers: &containers{pods: e, apps: e, node: e, platform: p, info: info},
+			execs:      &execs{apps: e, exec: e},
+			statistics: &statistics{pods: e, apps: e, usage: e, stateDir: o.StateDir},
+			watchers:   &watchers{events: e},
+			nodeStatus: &nodeStatus{node: e, options: o},
+		},
+		images: imageService{images: images},
+	}
+}
+
+// Register adds the services to s, which was made with ServerOptions.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	runtimeapi.RegisterRuntimeServiceServer(r, &s.runtime)
+	runtimeapi.RegisterImageServiceServer(r, &s.images)
+}
+
+// runtimeService joins the groups of RPCs. What no group has answers
+// codes.Unimplemented, from one level deeper, where every group hides it.
+type runtimeService struct {
+	notYetRuntime
+	*sandboxes
+	*containers
+	*execs
+	*statistics
+	*watchers
+	*nodeStatus
+}
+
+type notYetRuntime struct {
+	runtimeapi.UnimplementedRuntimeServiceServer
+}
+
+var _ runtimeapi.RuntimeServiceServer = (*runtimeService)(nil)

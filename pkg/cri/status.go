@@ -1,0 +1,128 @@
+package cri
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"strings"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/stage0"
+	"github.com/stagelet/stagelet/pkg/stage1"
+)
+
+const (
+	runtimeName = "stagelet"
+	// kubeletAPIVersion is what Version.version must say, and runtimeAPIVersion
+	// the version of CRI itself.
+	kubeletAPIVersion = "0.1.0"
+	runtimeAPIVersion = "v1"
+)
+
+// nodeStatus serves the RPCs about the node as a whole.
+type nodeStatus struct {
+	node    nodeState
+	options Options
+}
+
+// Version says who answers.
+func (n *nodeStatus) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
+	return &runtimeapi.VersionResponse{
+		Version:           kubeletAPIVersion,
+		RuntimeName:       runtimeName,
+		RuntimeVersion:    n.options.Version,
+		RuntimeApiVersion: runtimeAPIVersion,
+	}, nil
+}
+
+// Status is polled by kubelet every few seconds; it blocks on nothing.
+func (n *nodeStatus) Status(_ context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+	resp := &runtimeapi.StatusResponse{
+		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
+			{Type: runtimeapi.RuntimeReady, Status: true},
+			networkCondition(n.node.NetworkReady()),
+		}},
+		RuntimeHandlers: runtimeHandlers(n.node.Handlers()),
+		Features: &runtimeapi.RuntimeFeatures{
+			SupplementalGroupsPolicy: true,
+		},
+	}
+	if r.GetVerbose() {
+		config, err := json.Marshal(map[string]string{
+			"stateDir":     n.options.StateDir,
+			"runDir":       n.options.RunDir,
+			"cgroupDriver": n.node.CgroupDriver(),
+			"version":      n.options.Version,
+		})
+		if err != nil {
+			return nil, errs.Wrap("tell status", "config", err)
+		}
+		resp.Info = map[string]string{"config": string(config)}
+	}
+	return resp, nil
+}
+
+func networkCondition(notReady error) *runtimeapi.RuntimeCondition {
+	if notReady == nil {
+		return &runtimeapi.RuntimeCondition{Type: runtimeapi.NetworkReady, Status: true}
+	}
+	return &runtimeapi.RuntimeCondition{
+		Type: runtimeapi.NetworkReady, Reason: "NetworkPluginNotReady", Message: notReady.Error(),
+	}
+}
+
+func runtimeHandlers(handlers []stage0.Handler) []*runtimeapi.RuntimeHandler {
+	list := make([]*runtimeapi.RuntimeHandler, 0, len(handlers))
+	for _, h := range handlers {
+		list = append(list, &runtimeapi.RuntimeHandler{
+			Name: h.Name,
+			Features: &runtimeapi.RuntimeHandlerFeatures{
+				RecursiveReadOnlyMounts: h.Features.RecursiveReadOnlyMounts,
+				UserNamespaces:          h.Features.UserNamespaces,
+			},
+		})
+	}
+	return list
+}
+
+// featuresOf gives the features of a pod's handler; one that is no longer
+// configured has none.
+func featuresOf(n nodeState, handler string) stage1.Features {
+	for _, h := range n.Handlers() {
+		if h.Name == handler {
+			return h.Features
+		}
+	}
+	return stage1.Features{}
+}
+
+// RuntimeConfig says how cgroups are managed.
+func (n *nodeStatus) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
+	driver := runtimeapi.CgroupDriver_CGROUPFS
+	if n.node.CgroupDriver() == "systemd" {
+		driver = runtimeapi.CgroupDriver_SYSTEMD
+	}
+	return &runtimeapi.RuntimeConfigResponse{
+		Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: driver},
+	}, nil
+}
+
+// UpdateRuntimeConfig takes the node's pod CIDRs: one, or one of each IP
+// family with a comma between.
+func (n *nodeStatus) UpdateRuntimeConfig(_ context.Context, r *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+	cidr := r.GetRuntimeConfig().GetNetworkConfig().GetPodCidr()
+	if cidr == "" {
+		return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
+	}
+	for one := range strings.SplitSeq(cidr, ",") {
+		if _, err := netip.ParsePrefix(one); err != nil {
+			return nil, invalid("runtime_config.network_config.pod_cidr", "%.80q is no CIDR", one)
+		}
+	}
+	if err := n.node.SetPodCIDR(cidr); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
+}

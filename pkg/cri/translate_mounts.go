@@ -1,0 +1,125 @@
+package cri
+
+import (
+	"path/filepath"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
+
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+)
+
+// translateMounts keeps paths as they are written: kubelet looks for its
+// mounts in the status by these very strings. Whether a source exists is for
+// the pod's supervisor to find out, since looking may hang.
+func translateMounts(field string, given []*runtimeapi.Mount, host platform) ([]manifest.Mount, error) {
+	var mounts []manifest.Mount
+	for i, m := range given {
+		mount, err := translateMount(at(field, i), m, host)
+		if err != nil {
+			return nil, err
+		}
+		mounts = append(mounts, mount)
+	}
+	return mounts, nil
+}
+
+func translateMount(field string, m *runtimeapi.Mount, host platform) (manifest.Mount, error) {
+	if err := checkAbsolute(field+".container_path", m.GetContainerPath()); err != nil {
+		return manifest.Mount{}, err
+	}
+	if filepath.Clean(m.GetContainerPath()) == "/" {
+		return manifest.Mount{}, invalid(field+".container_path", "%q is the root of the container", m.GetContainerPath())
+	}
+	if err := refuseMountExtras(field, m); err != nil {
+		return manifest.Mount{}, err
+	}
+	if err := checkAbsolute(field+".host_path", m.GetHostPath()); err != nil {
+		return manifest.Mount{}, err
+	}
+	propagation, err := translatePropagation(field+".propagation", m.GetPropagation())
+	if err != nil {
+		return manifest.Mount{}, err
+	}
+	if err := checkRecursiveReadOnly(field+".recursive_read_only", m, host); err != nil {
+		return manifest.Mount{}, err
+	}
+	return manifest.Mount{
+		Source: m.GetHostPath(), Destination: m.GetContainerPath(),
+		ReadOnly: m.GetReadonly(), RecursiveReadOnly: m.GetRecursiveReadOnly(),
+		Propagation: propagation, SELinuxRelabel: m.GetSelinuxRelabel(),
+	}, nil
+}
+
+func translatePropagation(field string, p runtimeapi.MountPropagation) (manifest.Propagation, error) {
+	switch p {
+	case runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
+		return manifest.PropagationPrivate, nil
+	case runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER:
+		return manifest.PropagationHostToContainer, nil
+	case runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL:
+		return manifest.PropagationBidirectional, nil
+	}
+	return "", invalid(field, "%d is no propagation", p)
+}
+
+func criPropagation(p manifest.Propagation) runtimeapi.MountPropagation {
+	switch p {
+	case manifest.PropagationHostToContainer:
+		return runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
+	case manifest.PropagationBidirectional:
+		return runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
+	case manifest.PropagationPrivate:
+	}
+	return runtimeapi.MountPropagation_PROPAGATION_PRIVATE
+}
+
+// refuseMountExtras says no to what kubelet asks only of nodes that offer it.
+func refuseMountExtras(field string, m *runtimeapi.Mount) error {
+	switch {
+	case m.GetImage() != nil && m.GetHostPath() != "":
+		return invalid(field, "has both image and host_path")
+	case m.GetImage() != nil:
+		return tagged{
+			unsupported(field+".image", "image volumes are not offered by this node"),
+			crierrors.ErrImageVolumeMountFailed,
+		}
+	case m.GetImageSubPath() != "":
+		return invalid(field+".image_sub_path", "is set without image")
+	case len(m.GetMountOptions()) > 0:
+		return unsupported(field+".mount_options", "mount options are not offered by this node")
+	case len(m.GetUidMappings())+len(m.GetGidMappings()) > 0:
+		return unsupported(field, "id-mapped mounts are not offered by this node")
+	}
+	return nil
+}
+
+func checkRecursiveReadOnly(field string, m *runtimeapi.Mount, host platform) error {
+	switch {
+	case !m.GetRecursiveReadOnly():
+		return nil
+	case !m.GetReadonly():
+		return invalid(field, "is set without readonly")
+	case m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
+		return invalid(field, "is set while propagation is %s, not PROPAGATION_PRIVATE", m.GetPropagation())
+	case !host.recursiveReadOnly:
+		return tagged{
+			unsupported(field, "the sandbox's runtime handler can't make mounts recursively read-only"),
+			crierrors.ErrRROUnsupported,
+		}
+	}
+	return nil
+}
+
+// criMounts gives the mounts of a container as they were asked for.
+func criMounts(mounts []manifest.Mount) []*runtimeapi.Mount {
+	list := make([]*runtimeapi.Mount, 0, len(mounts))
+	for _, m := range mounts {
+		list = append(list, &runtimeapi.Mount{
+			HostPath: m.Source, ContainerPath: m.Destination,
+			Readonly: m.ReadOnly, RecursiveReadOnly: m.RecursiveReadOnly,
+			Propagation: criPropagation(m.Propagation), SelinuxRelabel: m.SELinuxRelabel,
+		})
+	}
+	return list
+}
