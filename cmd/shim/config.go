@@ -1,0 +1,169 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+
+	"github.com/stagelet/stagelet/internal/errs"
+)
+
+// config is /etc/stagelet/config.yaml; docs/configuration.md has a line for
+// each key. What it leaves out has the built-in value.
+type config struct {
+	Root   string `json:"root"`   // what outlives a boot
+	Run    string `json:"run"`    // what doesn't
+	Listen string `json:"listen"` // path of the CRI socket; empty: <run>/stagelet.sock
+
+	Network  networkConfig            `json:"network"`
+	Stage1   stage1Config             `json:"stage1"`
+	Handlers map[string]handlerConfig `json:"handlers"` // by RuntimeHandler name
+	GC       gcConfig                 `json:"gc"`
+}
+
+type networkConfig struct {
+	NetNSDir string   `json:"netnsDir"` // where network namespaces are pinned
+	ConfDir  string   `json:"confDir"`  // CNI network configurations
+	BinDirs  []string `json:"binDirs"`  // CNI plugins; empty: the usual places
+	Default  string   `json:"default"`  // "bridge" or "none": without a CNI configuration
+	Bridge   string   `json:"bridge"`   // interface of the built-in bridge
+	CIDR     string   `json:"cidr"`     // its range, until kubelet tells one
+}
+
+type stage1Config struct {
+	Supervisor string   `json:"supervisor"` // program; empty: beside this one, or in the usual places
+	Runtime    string   `json:"runtime"`    // OCI runtime of the default handler
+	Args       []string `json:"args"`       // its global arguments
+}
+
+// handlerConfig is a further RuntimeHandler of the ns flavor.
+type handlerConfig struct {
+	Runtime string   `json:"runtime"`
+	Args    []string `json:"args"`
+}
+
+type gcConfig struct {
+	Grace    string `json:"grace"`    // how long an ended pod of a person is kept; a Go duration
+	Interval string `json:"interval"` // how often the server cleans up; a Go duration
+}
+
+const defaultConfigPath = "/etc/stagelet/config.yaml"
+
+func defaults() config {
+	return config{
+		Root: "/var/lib/stagelet", Run: "/run/stagelet",
+		Network: networkConfig{NetNSDir: "/run/netns", ConfDir: "/etc/cni/net.d", Default: "none"},
+		Stage1:  stage1Config{Runtime: "runc"},
+		GC:      gcConfig{Grace: "30m", Interval: "5m"},
+	}
+}
+
+// load reads the file over the built-in values. Only a path that somebody
+// named must exist.
+func (c *config) load(path string) error {
+	const op = "read configuration"
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) && path == defaultConfigPath {
+		return nil
+	}
+	if err != nil {
+		return errs.Wrap(op, path, err)
+	}
+	if err := yaml.UnmarshalStrict(data, c); err != nil {
+		return errs.New(op, errs.Invalid, path, err)
+	}
+	return nil
+}
+
+// check finds what can't work, before anything is begun.
+func (c *config) check() error {
+	const op = "check configuration"
+	for key, path := range map[string]string{"root": c.Root, "run": c.Run, "listen": c.socket(), "network.netnsDir": c.Network.NetNSDir, "network.confDir": c.Network.ConfDir} {
+		if !filepath.IsAbs(path) {
+			return errs.New(op, errs.Invalid, key, fmt.Errorf("%q is not an absolute path", path))
+		}
+	}
+	if d := c.Network.Default; d != "bridge" && d != "none" {
+		return errs.New(op, errs.Invalid, "network.default", fmt.Errorf("%q is neither bridge nor none", d))
+	}
+	for name := range c.Handlers {
+		if name == "" {
+			return errs.New(op, errs.Invalid, "handlers", errors.New("the default handler is configured under stage1"))
+		}
+	}
+	for key, text := range map[string]string{"gc.grace": c.GC.Grace, "gc.interval": c.GC.Interval} {
+		if d, err := time.ParseDuration(text); err != nil || d <= 0 {
+			return errs.New(op, errs.Invalid, key, fmt.Errorf("%q is not a duration such as 30m", text))
+		}
+	}
+	return nil
+}
+
+func (c *config) socket() string {
+	if c.Listen != "" {
+		return c.Listen
+	}
+	return filepath.Join(c.Run, "stagelet.sock")
+}
+
+// grace and interval: check has seen that they parse.
+func (c *config) grace() time.Duration    { d, _ := time.ParseDuration(c.GC.Grace); return d }
+func (c *config) interval() time.Duration { d, _ := time.ParseDuration(c.GC.Interval); return d }
+
+// settings is the configuration as the command line gives it: a file, and
+// flags that are stronger.
+type settings struct {
+	file  string
+	flags config
+	set   *pflag.FlagSet
+}
+
+// register declares the flags that every command has.
+func (s *settings) register(set *pflag.FlagSet) {
+	d := defaults()
+	s.set = set
+	set.StringVar(&s.file, "config", defaultConfigPath, "configuration file")
+	set.StringVar(&s.flags.Root, "root", d.Root, "directory for what outlives a boot: images and pods")
+	set.StringVar(&s.flags.Run, "run", d.Run, "directory for what doesn't: sockets and run-time state")
+	set.StringVar(&s.flags.Listen, "listen", "", "path of the CRI socket (default <run>/stagelet.sock)")
+	set.StringVar(&s.flags.Network.NetNSDir, "netns-dir", d.Network.NetNSDir, "directory in which network namespaces are pinned")
+	set.StringVar(&s.flags.Network.ConfDir, "cni-conf-dir", d.Network.ConfDir, "directory of CNI network configurations")
+	set.StringSliceVar(&s.flags.Network.BinDirs, "cni-bin-dir", nil, "directory of CNI plugins; may be repeated (default: the usual places)")
+	set.StringVar(&s.flags.Network.Default, "network-default", d.Network.Default, "network of pods where no CNI configuration exists: bridge or none")
+	set.StringVar(&s.flags.Network.Bridge, "network-bridge", "", "interface of the built-in bridge")
+	set.StringVar(&s.flags.Network.CIDR, "network-cidr", "", "address range of the built-in bridge, until kubelet tells one")
+	set.StringVar(&s.flags.Stage1.Supervisor, "stage1", "", "supervisor program (default: stagelet-stage1 beside this program, or in /usr/libexec/stagelet)")
+	set.StringVar(&s.flags.Stage1.Runtime, "runtime", d.Stage1.Runtime, "OCI runtime of the default handler")
+}
+
+// config gives the built-in values, under the file's, under the flags'.
+func (s *settings) config() (*config, error) {
+	c := defaults()
+	if err := c.load(s.file); err != nil {
+		return nil, err
+	}
+	flags := s.flags
+	for name, set := range map[string]func(){
+		"root":            func() { c.Root = flags.Root },
+		"run":             func() { c.Run = flags.Run },
+		"listen":          func() { c.Listen = flags.Listen },
+		"netns-dir":       func() { c.Network.NetNSDir = flags.Network.NetNSDir },
+		"cni-conf-dir":    func() { c.Network.ConfDir = flags.Network.ConfDir },
+		"cni-bin-dir":     func() { c.Network.BinDirs = flags.Network.BinDirs },
+		"network-default": func() { c.Network.Default = flags.Network.Default },
+		"network-bridge":  func() { c.Network.Bridge = flags.Network.Bridge },
+		"network-cidr":    func() { c.Network.CIDR = flags.Network.CIDR },
+		"stage1":          func() { c.Stage1.Supervisor = flags.Stage1.Supervisor },
+		"runtime":         func() { c.Stage1.Runtime = flags.Stage1.Runtime },
+	} {
+		if s.set.Changed(name) {
+			set()
+		}
+	}
+	return &c, c.check()
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/archive"
+	"github.com/stagelet/stagelet/pkg/image/store"
+)
+
+func imageCommand(s *settings) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "image",
+		Short: "Work with the images of this host",
+		Args:  cobra.NoArgs,
+	}
+	c.AddCommand(imageImportCommand(s), imageListCommand(s), imageInspectCommand(s), imageRemoveCommand(s))
+	return c
+}
+
+// withImages runs work on the image store as configured.
+func withImages(s *settings, work func(*store.Store) error) error {
+	config, err := s.config()
+	if err != nil {
+		return err
+	}
+	images, err := openImages(config)
+	if err != nil {
+		return err
+	}
+	err = work(images)
+	if cerr := images.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func imageImportCommand(s *settings) *cobra.Command {
+	var name string
+	c := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Import a docker save or OCI archive",
+		Long: `Import the images of an archive made by "docker save", or of an OCI image
+layout packed as a tar, either of them plain or compressed by gzip or zstd; "-"
+reads standard input. Every digest, size and diff id is checked before an image
+gets its name; all images of the archive are imported, or none.
+
+Whoever may write this host's images may import: the verdict "local import" is
+recorded with each image. The ids of the images are printed.`,
+		Example: `  docker save busybox | stagelet image import -
+  stagelet image import app.tar --name registry.example.com/app:v1`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return withImages(s, func(images *store.Store) error {
+				return importArchive(c.Context(), images, args[0], name, c.OutOrStdout(), c.ErrOrStderr())
+			})
+		},
+	}
+	c.Flags().StringVar(&name, "name", "", "name of the image, instead of what the archive says; needed when it says none")
+	return c
+}
+
+func importArchive(ctx context.Context, images *store.Store, file, name string, out, progress io.Writer) error {
+	in := os.Stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return errs.Wrap("import image", file, err)
+		}
+		defer f.Close()
+		in = f
+	}
+	meter := newMeter(progress)
+	records, err := archive.Import(ctx, images, in, archive.Options{Name: name, Progress: meter.layer})
+	meter.end()
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		fmt.Fprintf(out, "%s\t%s\n", r.ID, strings.Join(r.Tags, " "))
+	}
+	return nil
+}
+
+func imageListCommand(s *settings) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List images",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return withImages(s, func(images *store.Store) error {
+				records, err := images.List()
+				if err != nil {
+					return err
+				}
+				return writeList(c.OutOrStdout(), output, imageRows(records), imageTable)
+			})
+		},
+	}
+	outputFlag(c, &output)
+	return c
+}
+
+type imageRow struct {
+	ID          image.Digest  `json:"id"`
+	Tags        []string      `json:"tags"`
+	RepoDigests []string      `json:"repoDigests,omitempty"`
+	Size        int64         `json:"size"` // bytes, of the uncompressed layers
+	Layers      []image.Layer `json:"layers"`
+	ImportedAt  time.Time     `json:"importedAt"`
+	Pinned      bool          `json:"pinned,omitempty"`
+	Verdict     image.Verdict `json:"verdict"`
+}
+
+func imageRows(records []*image.Record) (rows []imageRow) {
+	for _, r := range records {
+		rows = append(rows, imageRow{r.ID, r.Tags, r.RepoDigests, r.Size, r.Layers, r.ImportedAt, r.Pinned, r.Verdict})
+	}
+	return rows
+}
+
+func imageTable(w io.Writer, rows []imageRow) {
+	fmt.Fprintln(w, "IMAGE ID\tNAME\tSIZE\tLAYERS\tVERIFIED BY\tAGE")
+	for _, r := range rows {
+		names := r.Tags
+		if len(names) == 0 {
+			names = []string{"<none>"}
+		}
+		for _, name := range names {
+			fmt.Fprintf(w, "%s\t%s\t%.1f MB\t%d\t%s\t%s\n", r.ID.Encoded()[:shortID], name, float64(r.Size)/1e6,
+				len(r.Layers), r.Verdict.Kind, time.Since(r.ImportedAt).Round(time.Second))
+		}
+	}
+}
+
+func imageInspectCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect IMAGE",
+		Short: "Print all that is known of an image, as JSON",
+		Long:  "Print an image's record and configuration. IMAGE is a name, an id, or a unique beginning of one.",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return withImages(s, func(images *store.Store) error {
+				r, err := images.Resolve(args[0])
+				if err != nil {
+					return err
+				}
+				e := json.NewEncoder(c.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(struct {
+					imageRow
+					Config any `json:"config"`
+				}{imageRows([]*image.Record{r})[0], r.Config})
+			})
+		},
+	}
+}
+
+func imageRemoveCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:     "rm IMAGE...",
+		Aliases: []string{"remove"},
+		Short:   "Remove images, with all their names",
+		Long: `Remove images with all of their names. What an app still uses of an image stays
+on disk until that app is gone.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return withImages(s, func(images *store.Store) error {
+				for _, ref := range args {
+					if _, err := images.Resolve(ref); err != nil { // Remove itself is content
+						return err
+					}
+					if err := images.Remove(ref); err != nil {
+						return err
+					}
+				}
+				return images.GC(c.Context())
+			})
+		},
+	}
+}

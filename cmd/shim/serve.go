@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"k8s.io/klog/v2"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/pkg/cri"
+)
+
+func serveCommand(s *settings) *cobra.Command {
+	var verbosity int
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve kubelet and crictl over CRI",
+		Long: `Serve the Kubernetes Container Runtime Interface on a unix socket until
+interrupted. Pods outlive the server: the next start takes them up again.
+
+Point kubelet at it with
+  --container-runtime-endpoint=unix:///run/stagelet/stagelet.sock
+and crictl with
+  --runtime-endpoint=unix:///run/stagelet/stagelet.sock`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			config, err := s.config()
+			if err != nil {
+				return err
+			}
+			if err := logAt(verbosity); err != nil {
+				return err
+			}
+			defer klog.Flush()
+			return serve(c.Context(), config)
+		},
+	}
+	c.Flags().IntVarP(&verbosity, "verbosity", "v", 0, "log level: 0 changes of state, 2 every RPC, 4 every step")
+	return c
+}
+
+func logAt(verbosity int) error {
+	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(flags)
+	return flags.Set("v", strconv.Itoa(verbosity))
+}
+
+// drainTimeout is how long RPCs under way may take when the server ends;
+// what they began goes on, or is taken up by the next start.
+const drainTimeout = 5 * time.Second
+
+func serve(ctx context.Context, c *config) (err error) {
+	begun := time.Now()
+	unlock, err := lockServer(c)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	n, err := openNode(c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	if err := n.engine.Recover(ctx); err != nil {
+		return err
+	}
+	listener, err := listen(ctx, c.socket())
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(cri.ServerOptions(klog.Background())...)
+	cri.New(n.engine, n.images, cri.Options{Version: version(), StateDir: c.Root, RunDir: c.Run}).Register(server)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go collect(ctx, n, c)
+	go func() {
+		<-ctx.Done()
+		n.engine.Hangup()
+		hard := time.AfterFunc(drainTimeout, server.Stop)
+		defer hard.Stop()
+		server.GracefulStop()
+	}()
+	klog.InfoS("Serving", "socket", c.socket(), "version", version(), "pods", n.engine.Count(), "startup", time.Since(begun))
+	return server.Serve(listener)
+}
+
+// lockServer makes sure that one server at most works on a set of
+// directories.
+func lockServer(c *config) (unlock func(), err error) {
+	dir := filepath.Join(c.Run, "server")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, errs.Wrap("serve", dir, err)
+	}
+	lock, err := sys.LockDir(dir)
+	if errors.Is(err, errs.Precondition) {
+		return nil, errs.New("serve", errs.Precondition, c.Run, errors.New("another server runs there; stop it, or choose other directories with --root and --run"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = sys.UnlockDir(lock) }, nil
+}
+
+// listen takes the place of a socket that a dead server left. We hold the
+// server's lock, so nobody serves there.
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	const op = "listen"
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return nil, errs.Wrap(op, path, err)
+	}
+	if fi, err := os.Lstat(path); err == nil && fi.Mode()&os.ModeSocket == 0 {
+		return nil, errs.New(op, errs.Exists, path, errors.New("is there and is no socket"))
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, errs.Wrap(op, path, err)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, errs.Wrap(op, path, err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errs.Wrap(op, path, errors.Join(err, l.Close()))
+	}
+	return l, nil
+}
+
+// collect cleans up now and then, until the server ends.
+func collect(ctx context.Context, n *node, c *config) {
+	for {
+		if err := n.engine.GC(ctx, c.grace()); err != nil && ctx.Err() == nil {
+			klog.ErrorS(err, "Could not clean up everything")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(c.interval()):
+		}
+	}
+}
