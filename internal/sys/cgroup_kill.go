@@ -47,9 +47,47 @@ func (c Cgroups) Procs(path string) ([]int, error) {
 	return slices.Compact(all), nil
 }
 
+// visitors gives those of pids that are in the cgroup at path by a single
+// thread only: in version 1 that alone enters (Enter), and the process is
+// listed nevertheless. It is somebody who is about to start a process there,
+// and must not be killed with those.
+func (c Cgroups) visitors(path string, pids []int) (map[int]bool, error) {
+	found := map[int]bool{}
+	if c.V2() {
+		return found, nil
+	}
+	for _, pid := range pids {
+		// The first thread of a process may have ended before the others.
+		if st, err := readStat(pid); err == nil && !st.zombie {
+			found[pid] = true
+		}
+	}
+	for _, mount := range c.processMounts() {
+		file := "tasks"
+		if mount == c.unified {
+			file = procsFile
+		}
+		err := walkCgroup(filepath.Join(mount, path), func(dir string) error {
+			ids, err := readIDs(dir, file)
+			for _, id := range ids {
+				delete(found, id)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+const procsFile = "cgroup.procs"
+
 // readProcs reads the processes that sit in dir itself.
-func readProcs(dir string) ([]int, error) {
-	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+func readProcs(dir string) ([]int, error) { return readIDs(dir, procsFile) }
+
+func readIDs(dir, file string) ([]int, error) {
+	data, err := os.ReadFile(filepath.Join(dir, file))
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV):
 		return nil, nil
@@ -190,8 +228,12 @@ func (c Cgroups) signalBatch(path string, pids []int, sig unix.Signal) error {
 	if err != nil {
 		return err
 	}
+	visitors, err := c.visitors(path, still)
+	if err != nil {
+		return err
+	}
 	for _, pid := range still {
-		if fd, ok := held[pid]; ok {
+		if fd, ok := held[pid]; ok && !visitors[pid] {
 			if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("signal %d: %w", pid, err)
 			}

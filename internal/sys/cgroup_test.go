@@ -197,6 +197,55 @@ func TestKillThaws(t *testing.T) {
 	kill(t, c, path)
 }
 
+// TestKillSparesVisitors has a thread of a process be in the cgroup, as that
+// of a launcher is for an instant, while another process does the killing.
+func TestKillSparesVisitors(t *testing.T) {
+	if path := os.Getenv("STAGELET_TEST_KILL_BESIDE"); path != "" {
+		c, err := DetectCgroups()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := c.Kill(ctx, path); err == nil {
+			t.Error("a visitor counts as gone")
+		}
+		return
+	}
+	c, path := hostCgroups(t)
+	if c.V2() {
+		t.Skip("a process is in one cgroup as a whole")
+	}
+	if err := c.Create(path); err != nil {
+		t.Fatal(err)
+	}
+	victim := spawn(t, c, path, "sleep 1000")
+	inside, leave := make(chan error), make(chan struct{})
+	left := make(chan error)
+	go func() {
+		left <- OnThrowawayThread(func() error {
+			inside <- c.Enter(path)
+			<-leave
+			return nil
+		})
+	}()
+	if err := <-inside; err != nil {
+		t.Fatal(err)
+	}
+	killer := exec.Command(os.Args[0], "-test.run=^TestKillSparesVisitors$")
+	killer.Env = append(os.Environ(), "STAGELET_TEST_KILL_BESIDE="+path)
+	if out, err := killer.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	if state, err := victim.Wait(); err != nil || state.Success() {
+		t.Errorf("what lived there was not killed: %v, %v", state, err)
+	}
+	close(leave)
+	if err := <-left; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestKillSparesTheCaller has a process in the cgroup do the killing.
 func TestKillSparesTheCaller(t *testing.T) {
 	if path := os.Getenv("STAGELET_TEST_KILL"); path != "" {

@@ -40,13 +40,32 @@ func (o Overlay) Mount(scratch string) (*os.File, error) {
 		}
 		return f, errs.Wrap(op, o.Lowers[0], err)
 	}
-	f, err := o.mount()
-	if errors.Is(err, unix.EINVAL) {
-		if old, oerr := o.mountOld(scratch); oerr == nil {
-			return old, nil
-		}
+	// Not tried out: an older kernel would complain of each try in its log.
+	if kernelBefore(6, 5) {
+		f, err := o.mountOld(scratch)
+		return f, errs.Wrap(op, o.Upper, err)
 	}
+	f, err := o.mount()
 	return f, errs.Wrap(op, o.Upper, err)
+}
+
+// kernelBefore reports whether the running kernel is older than that version.
+func kernelBefore(major, minor int) bool {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return false
+	}
+	return releaseBefore(unix.ByteSliceToString(name.Release[:]), major, minor)
+}
+
+// releaseBefore takes a release as uname(2) tells it: "6.1.0-28-amd64". One
+// that it can't read counts as new.
+func releaseBefore(release string, major, minor int) bool {
+	var m, n int
+	if _, err := fmt.Sscanf(release, "%d.%d", &m, &n); err != nil {
+		return false
+	}
+	return m < major || m == major && n < minor
 }
 
 func (o Overlay) check() error {

@@ -163,3 +163,13 @@ func TestOpenLogStaysInItsDirectory(t *testing.T) {
 		t.Errorf("outside: %v", left)
 	}
 }
+
+func TestReleaseBefore(t *testing.T) {
+	for release, want := range map[string]bool{
+		"6.1.0-28-amd64": true, "5.14.0-503.el9": true, "6.5.0": false, "6.18.44-fc": false, "7.0": false, "6.4.16": true, "": false, "next": false,
+	} {
+		if got := releaseBefore(release, 6, 5); got != want {
+			t.Errorf("releaseBefore(%q, 6, 5) = %t", release, got)
+		}
+	}
+}

@@ -207,6 +207,10 @@ func (r *ociRuntime) detach(ctx context.Context, c command, kind stdioKind, id s
 	return d, nil
 }
 
+// adoptTime is how long a process may take to become our child once its
+// runtime has ended.
+const adoptTime = 2 * time.Second
+
 func (r *ociRuntime) adopt(pidFile string) (*child, error) {
 	const op = "read process id"
 	data, err := os.ReadFile(pidFile)
@@ -217,7 +221,14 @@ func (r *ociRuntime) adopt(pidFile string) (*child, error) {
 	if err != nil {
 		return nil, errs.New(op, errs.Internal, "", err)
 	}
-	return r.reaper.claim(pid)
+	// A runtime may start the process through another one that is about to end
+	// (crun does where it joins namespaces): until then that is its parent.
+	for deadline := time.Now().Add(adoptTime); ; time.Sleep(time.Millisecond) {
+		c, err := r.reaper.claim(pid)
+		if err == nil || time.Now().After(deadline) {
+			return c, err
+		}
+	}
 }
 
 // remove makes the runtime forget a container, and ends what is left of it.
