@@ -38,6 +38,7 @@ type node struct {
 	stopped     []string // ids of StopPod, StopApp, RemovePod and RemoveApp, in order
 	podCIDR     string
 
+	runtimeErr error
 	networkErr error
 	fail       error // of every verb that changes something
 	exec       func(ctx context.Context, app string, r stage0.ExecRequest) (int, error)
@@ -183,6 +184,7 @@ func (n *node) Handlers() []stage0.Handler {
 	}
 }
 
+func (n *node) RuntimeReady() error { return n.runtimeErr }
 func (n *node) NetworkReady() error { return n.networkErr }
 
 func (n *node) SetPodCIDR(cidr string) error {

@@ -362,6 +362,11 @@ func TestNodeStatus(t *testing.T) {
 		!strings.Contains(network.GetMessage(), "no configuration") {
 		t.Errorf("got %v", s.GetStatus())
 	}
+	n.runtimeErr = errs.New("pin program", errs.NotFound, "runc", errors.New("not in PATH"))
+	if s, err := c.Status(ctx, &runtimeapi.StatusRequest{}); err != nil || s.GetStatus().GetConditions()[0].GetStatus() ||
+		!strings.Contains(s.GetStatus().GetConditions()[0].GetMessage(), "runc") {
+		t.Errorf("without a runtime: %v, %v", s, err)
+	}
 	if h := s.GetRuntimeHandlers(); len(h) != 2 || h[0].GetName() != "" || !h[0].GetFeatures().GetRecursiveReadOnlyMounts() || h[0].GetFeatures().GetUserNamespaces() {
 		t.Errorf("got %v", h)
 	}

@@ -41,8 +41,8 @@ func (n *nodeStatus) Version(context.Context, *runtimeapi.VersionRequest) (*runt
 func (n *nodeStatus) Status(_ context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	resp := &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
-			{Type: runtimeapi.RuntimeReady, Status: true},
-			networkCondition(n.node.NetworkReady()),
+			condition(runtimeapi.RuntimeReady, "RuntimeNotReady", n.node.RuntimeReady()),
+			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", n.node.NetworkReady()),
 		}},
 		RuntimeHandlers: runtimeHandlers(n.node.Handlers()),
 		Features: &runtimeapi.RuntimeFeatures{
@@ -64,13 +64,11 @@ func (n *nodeStatus) Status(_ context.Context, r *runtimeapi.StatusRequest) (*ru
 	return resp, nil
 }
 
-func networkCondition(notReady error) *runtimeapi.RuntimeCondition {
+func condition(kind, reason string, notReady error) *runtimeapi.RuntimeCondition {
 	if notReady == nil {
-		return &runtimeapi.RuntimeCondition{Type: runtimeapi.NetworkReady, Status: true}
+		return &runtimeapi.RuntimeCondition{Type: kind, Status: true}
 	}
-	return &runtimeapi.RuntimeCondition{
-		Type: runtimeapi.NetworkReady, Reason: "NetworkPluginNotReady", Message: notReady.Error(),
-	}
+	return &runtimeapi.RuntimeCondition{Type: kind, Reason: reason, Message: notReady.Error()}
 }
 
 func runtimeHandlers(handlers []stage0.Handler) []*runtimeapi.RuntimeHandler {

@@ -168,6 +168,13 @@ func (e *Engine) Handlers() []Handler {
 	return all
 }
 
+// RuntimeReady says why the default handler can't run pods now; nil when it
+// can.
+func (e *Engine) RuntimeReady() error {
+	_, err := e.Flavors.Pin("")
+	return err
+}
+
 // NetworkReady says why pods can't get a network now; nil when they can.
 func (e *Engine) NetworkReady() error { return e.Network.Ready() }
 

@@ -123,6 +123,9 @@ func quoted(names []string) []string {
 	q := make([]string, len(names))
 	for i, n := range names {
 		q[i] = fmt.Sprintf("%q", n)
+		if n == "" {
+			q[i] += " (the default)"
+		}
 	}
 	return q
 }
