@@ -59,7 +59,8 @@ func TestDeafen(t *testing.T) {
 }
 
 func TestKillTree(t *testing.T) {
-	cmd := exec.Command("sh", "-c", "sleep 100 & setsid sleep 100 & sh -c 'sleep 100; true' & echo ready; wait")
+	// All are born once it says so: what is born while it is killed may escape.
+	cmd := exec.Command("sh", "-c", "sleep 100 & setsid sleep 100 & sh -c 'sleep 100; true' & sleep 0.5; echo ready; wait")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
