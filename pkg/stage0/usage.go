@@ -167,7 +167,7 @@ func (u *usageWalk) entry(root *os.Root, name string, depth int) error {
 func (u *usageWalk) child(root *os.Root, name string, seen fs.FileInfo, depth int) error {
 	child, err := root.OpenRoot(name)
 	if err != nil {
-		return unlessReplaced(err, root, name, seen)
+		return unlessReplaced(err)
 	}
 	defer child.Close()
 	now, err := child.Stat(".")
@@ -183,9 +183,12 @@ func (u *usageWalk) child(root *os.Root, name string, seen fs.FileInfo, depth in
 	return u.dir(child, depth+1)
 }
 
-// unlessReplaced forgets err when name is not what was seen any more.
-func unlessReplaced(err error, root *os.Root, name string, seen fs.FileInfo) error {
-	if now, gone := root.Lstat(name); gone == nil && os.SameFile(seen, now) {
+// unlessReplaced forgets err, with which what was a directory could not be
+// opened, where it can only mean that there is something else now, or nothing.
+// (Looking again proves nothing: inode numbers are used anew at once.)
+func unlessReplaced(err error) error {
+	kind := errs.KindOf(err)
+	if kind == errs.Exhausted || kind == errs.Denied || errors.Is(err, syscall.EIO) {
 		return err
 	}
 	return nil
