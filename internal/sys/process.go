@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -138,23 +139,24 @@ func Forsake() error {
 // Descendants that left both may be missed; so may be those just being born:
 // call it until it gives 0.
 func KillTree(pid int, among []int) (killed int, err error) {
-	below := map[int]bool{pid: true}
+	tree := []int{pid}
+	add := func(p int) {
+		if !slices.Contains(tree, p) {
+			tree = append(tree, p)
+		}
+	}
 	for _, p := range among {
 		if st, err := readStat(p); err == nil && st.session == pid && !st.zombie {
-			below[p] = true
+			add(p)
 		}
 	}
-	for grown := true; grown; {
-		grown = false
-		for p := range below {
-			for _, child := range childrenOf(p) {
-				if !below[child] {
-					below[child], grown = true, true
-				}
-			}
+	for i := 0; i < len(tree); i++ { // it grows
+		for _, child := range childrenOf(tree[i]) {
+			add(child)
 		}
 	}
-	for p := range below {
+	// Parents first: none sees its children die, and does something about it.
+	for _, p := range tree {
 		done, kerr := killVerified(p)
 		if done {
 			killed++
