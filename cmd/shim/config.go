@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/image/trust"
 )
 
 // config is /etc/stagelet/config.yaml; docs/configuration.md has a line for
@@ -20,10 +21,24 @@ type config struct {
 	Run    string `json:"run"`    // what doesn't
 	Listen string `json:"listen"` // path of the CRI socket; empty: <run>/stagelet.sock
 
+	Registry registryConfig           `json:"registry"`
+	Trust    trustConfig              `json:"trust"`
 	Network  networkConfig            `json:"network"`
 	Stage1   stage1Config             `json:"stage1"`
 	Handlers map[string]handlerConfig `json:"handlers"` // by RuntimeHandler name
 	GC       gcConfig                 `json:"gc"`
+}
+
+type registryConfig struct {
+	CertsDir      string   `json:"certsDir"`      // <registry>/hosts.toml: mirrors, certificates
+	AuthDirs      []string `json:"authDirs"`      // credentials in rkt's form, strongest first
+	DockerConfigs []string `json:"dockerConfigs"` // credentials in Docker's, strongest first
+}
+
+type trustConfig struct {
+	Dirs          []string `json:"dirs"`          // rules and keys, strongest first
+	PolicyJSON    string   `json:"policyJSON"`    // containers-policy.json(5) instead of them; empty: none
+	RegistriesDir string   `json:"registriesDir"` // containers-registries.d(5): lookasides of signatures; empty: none
 }
 
 type networkConfig struct {
@@ -57,6 +72,11 @@ const defaultConfigPath = "/etc/stagelet/config.yaml"
 func defaults() config {
 	return config{
 		Root: "/var/lib/stagelet", Run: "/run/stagelet",
+		Registry: registryConfig{
+			CertsDir: "/etc/stagelet/certs.d",
+			AuthDirs: []string{"/etc/stagelet/auth.d", "/usr/lib/stagelet/auth.d"},
+		},
+		Trust:   trustConfig{Dirs: []string{trust.LocalDir, trust.SystemDir}},
 		Network: networkConfig{NetNSDir: "/run/netns", ConfDir: "/etc/cni/net.d", Default: "none"},
 		Stage1:  stage1Config{Runtime: "runc"},
 		GC:      gcConfig{Grace: "30m", Interval: "5m"},
@@ -83,9 +103,15 @@ func (c *config) load(path string) error {
 // check finds what can't work, before anything is begun.
 func (c *config) check() error {
 	const op = "check configuration"
-	for key, path := range map[string]string{"root": c.Root, "run": c.Run, "listen": c.socket(), "network.netnsDir": c.Network.NetNSDir, "network.confDir": c.Network.ConfDir} {
-		if !filepath.IsAbs(path) {
-			return errs.New(op, errs.Invalid, key, fmt.Errorf("%q is not an absolute path", path))
+	for key, paths := range map[string][]string{
+		"root": {c.Root}, "run": {c.Run}, "listen": {c.socket()}, "network.netnsDir": {c.Network.NetNSDir}, "network.confDir": {c.Network.ConfDir},
+		"registry.authDirs": c.Registry.AuthDirs, "registry.dockerConfigs": c.Registry.DockerConfigs, "trust.dirs": c.Trust.Dirs,
+		"registry.certsDir": set(c.Registry.CertsDir), "trust.policyJSON": set(c.Trust.PolicyJSON), "trust.registriesDir": set(c.Trust.RegistriesDir),
+	} {
+		for _, path := range paths {
+			if !filepath.IsAbs(path) {
+				return errs.New(op, errs.Invalid, key, fmt.Errorf("%q is not an absolute path", path))
+			}
 		}
 	}
 	if d := c.Network.Default; d != "bridge" && d != "none" {
@@ -102,6 +128,14 @@ func (c *config) check() error {
 		}
 	}
 	return nil
+}
+
+// set gives path as a list, of nothing when it is empty.
+func set(path string) []string {
+	if path == "" {
+		return nil
+	}
+	return []string{path}
 }
 
 func (c *config) socket() string {
@@ -131,6 +165,9 @@ func (s *settings) register(set *pflag.FlagSet) {
 	set.StringVar(&s.flags.Root, "root", d.Root, "directory for what outlives a boot: images and pods")
 	set.StringVar(&s.flags.Run, "run", d.Run, "directory for what doesn't: sockets and run-time state")
 	set.StringVar(&s.flags.Listen, "listen", "", "path of the CRI socket (default <run>/stagelet.sock)")
+	set.StringVar(&s.flags.Registry.CertsDir, "certs-dir", d.Registry.CertsDir, "directory of registries' hosts.toml: mirrors and certificates")
+	set.StringSliceVar(&s.flags.Registry.AuthDirs, "auth-dir", d.Registry.AuthDirs, "directory of credentials; may be repeated, the strongest first")
+	set.StringSliceVar(&s.flags.Trust.Dirs, "trust-dir", d.Trust.Dirs, "directory of keys and rules for images; may be repeated, the strongest first")
 	set.StringVar(&s.flags.Network.NetNSDir, "netns-dir", d.Network.NetNSDir, "directory in which network namespaces are pinned")
 	set.StringVar(&s.flags.Network.ConfDir, "cni-conf-dir", d.Network.ConfDir, "directory of CNI network configurations")
 	set.StringSliceVar(&s.flags.Network.BinDirs, "cni-bin-dir", nil, "directory of CNI plugins; may be repeated (default: the usual places)")
@@ -152,6 +189,9 @@ func (s *settings) config() (*config, error) {
 		"root":            func() { c.Root = flags.Root },
 		"run":             func() { c.Run = flags.Run },
 		"listen":          func() { c.Listen = flags.Listen },
+		"certs-dir":       func() { c.Registry.CertsDir = flags.Registry.CertsDir },
+		"auth-dir":        func() { c.Registry.AuthDirs = flags.Registry.AuthDirs },
+		"trust-dir":       func() { c.Trust.Dirs = flags.Trust.Dirs },
 		"netns-dir":       func() { c.Network.NetNSDir = flags.Network.NetNSDir },
 		"cni-conf-dir":    func() { c.Network.ConfDir = flags.Network.ConfDir },
 		"cni-bin-dir":     func() { c.Network.BinDirs = flags.Network.BinDirs },

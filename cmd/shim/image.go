@@ -23,25 +23,12 @@ func imageCommand(s *settings) *cobra.Command {
 		Short: "Work with the images of this host",
 		Args:  cobra.NoArgs,
 	}
-	c.AddCommand(imageImportCommand(s), imageListCommand(s), imageInspectCommand(s), imageRemoveCommand(s))
+	c.AddCommand(
+		imageImportCommand(s), imageListCommand(s), imageInspectCommand(s), imageRemoveCommand(s), imageTagCommand(s),
+		imagePinCommand(s, store.Pinned), imagePinCommand(s, store.Unpinned),
+		imageVerifyCommand(s), imageGCCommand(s), imageExportCommand(s), imageManifestCommand(s),
+	)
 	return c
-}
-
-// withImages runs work on the image store as configured.
-func withImages(s *settings, work func(*store.Store) error) error {
-	config, err := s.config()
-	if err != nil {
-		return err
-	}
-	images, err := openImages(config)
-	if err != nil {
-		return err
-	}
-	err = work(images)
-	if cerr := images.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }
 
 func imageImportCommand(s *settings) *cobra.Command {
@@ -113,19 +100,21 @@ func imageListCommand(s *settings) *cobra.Command {
 }
 
 type imageRow struct {
-	ID          image.Digest  `json:"id"`
-	Tags        []string      `json:"tags"`
-	RepoDigests []string      `json:"repoDigests,omitempty"`
-	Size        int64         `json:"size"` // bytes, of the uncompressed layers
-	Layers      []image.Layer `json:"layers"`
-	ImportedAt  time.Time     `json:"importedAt"`
-	Pinned      bool          `json:"pinned,omitempty"`
-	Verdict     image.Verdict `json:"verdict"`
+	ID          image.Digest    `json:"id"`
+	Tags        []string        `json:"tags"`
+	RepoDigests []string        `json:"repoDigests,omitempty"`
+	Size        int64           `json:"size"` // bytes, of the uncompressed layers
+	Layers      []image.Layer   `json:"layers"`
+	ImportedAt  time.Time       `json:"importedAt"`
+	Pinned      bool            `json:"pinned,omitempty"`
+	Insecure    []string        `json:"insecure,omitempty"`
+	Verdict     image.Verdict   `json:"verdict"`
+	Earlier     []image.Verdict `json:"earlier,omitempty"`
 }
 
 func imageRows(records []*image.Record) (rows []imageRow) {
 	for _, r := range records {
-		rows = append(rows, imageRow{r.ID, r.Tags, r.RepoDigests, r.Size, r.Layers, r.ImportedAt, r.Pinned, r.Verdict})
+		rows = append(rows, imageRow{r.ID, r.Tags, r.RepoDigests, r.Size, r.Layers, r.ImportedAt, r.Pinned, r.Insecure, r.Verdict, r.Earlier})
 	}
 	return rows
 }

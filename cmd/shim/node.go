@@ -53,7 +53,7 @@ func openNode(c *config) (_ *node, err error) {
 	}
 	engine, err := stage0.New(stage0.Options{
 		Root: c.Root, Run: c.Run, NetNSDir: c.Network.NetNSDir,
-		Images: images, Network: net, Flavors: flavors, Pins: pins,
+		Images: images, Find: finder(c, switches{}), Network: net, Flavors: flavors, Pins: pins,
 		Warn: func(err error, what string) { klog.ErrorS(err, "Could not "+what) },
 	})
 	if err != nil {
@@ -65,10 +65,6 @@ func openNode(c *config) (_ *node, err error) {
 func (n *node) close() error {
 	n.engine.Close()
 	return n.network.Close()
-}
-
-func openImages(c *config) (*store.Store, error) {
-	return store.Open(filepath.Join(c.Root, "images"), store.Options{})
 }
 
 func networkDefault(configured string) string {

@@ -76,6 +76,10 @@ var onlyIn = map[string][]string{
 	"k8s.io/klog/v2":                                  {"pkg/cri", "pkg/web", "cmd/shim", "test/...", "hack/..."},
 	"k8s.io/cri-api/pkg/apis/runtime/v1":              {"pkg/cri", "cmd/shim", "test/...", "hack/..."},
 	"github.com/vishvananda/netlink":                  {"pkg/network", "internal/sys", "test/...", "hack/..."},
+	"oras.land/oras-go/v2/registry/remote/auth":       {"pkg/image/registry"},
+	"github.com/sigstore/sigstore-go/pkg/root":        {"pkg/image/trust"},
+	"github.com/sigstore/sigstore-go/pkg/verify":      {"pkg/image/trust"},
+	"github.com/ProtonMail/go-crypto/openpgp/v2":      {"pkg/image/trust"},
 	"github.com/opencontainers/runtime-spec/specs-go": {"pkg/stage1/...", "pkg/stage0", "test/...", "hack/..."},
 }
 
@@ -83,7 +87,7 @@ var onlyIn = map[string][]string{
 // runs once for every pod, and each of these costs memory in each of them.
 var supervisorForbids = []string{
 	"google.golang.org/...", "k8s.io/...", "sigs.k8s.io/...", "net", "net/http/...", "os/user/...", "crypto/tls/...",
-	"github.com/containernetworking/...", "github.com/spf13/...",
+	"github.com/containernetworking/...", "github.com/spf13/...", "github.com/sigstore/...", "github.com/ProtonMail/...",
 }
 
 // maxSupervisorPackages bounds the size of its dependency set, the standard

@@ -58,6 +58,10 @@ type Stat struct {
 	Mode     uint32 // st_mode
 	Dev, Ino uint64
 	Rdev     uint64
+	Nlink    uint64
+	UID, GID uint32
+	Size     int64 // bytes
+	Mtime    int64 // ns since the Unix epoch
 }
 
 // IsDir says that it is a directory.
@@ -78,7 +82,11 @@ func (d *Dir) Lstat(name string) (Stat, error) {
 	if err := unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return Stat{}, pathError("lstat", name, err)
 	}
-	return Stat{Mode: st.Mode, Dev: st.Dev, Ino: st.Ino, Rdev: st.Rdev}, nil
+	return Stat{
+		Mode: st.Mode, Dev: st.Dev, Ino: st.Ino, Rdev: st.Rdev,
+		Nlink: uint64(st.Nlink), //nolint:unconvert // narrower on other architectures
+		UID:   st.Uid, GID: st.Gid, Size: st.Size, Mtime: st.Mtim.Nano(),
+	}, nil
 }
 
 // Readlink reads a symbolic link.

@@ -2,13 +2,17 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/image/trust"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
 // containers serves the RPCs of apps.
@@ -36,7 +40,12 @@ func (c *containers) CreateContainer(ctx context.Context, r *runtimeapi.CreateCo
 		return nil, errs.Wrap("create container", r.GetConfig().GetMetadata().GetName(), err)
 	}
 	id, err := c.apps.AddApp(ctx, p.Pod.ID, request)
-	if err != nil {
+	switch {
+	case errors.Is(err, stage0.ImageVolume):
+		return nil, tagged{err, crierrors.ErrImageVolumeMountFailed}
+	case errors.Is(err, trust.Refused):
+		return nil, tagged{err, crierrors.ErrSignatureValidationFailed}
+	case err != nil:
 		return nil, err
 	}
 	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil

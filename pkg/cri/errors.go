@@ -14,7 +14,9 @@ import (
 
 // toStatus makes an error ready for gRPC: the code that its kind has, and its
 // text, with the sentinel of k8s.io/cri-api/pkg/errors in front where there
-// is one, since kubelet looks at the beginning of the message.
+// is one, since kubelet looks at the beginning of the message. Of errors of
+// PullImage it sees the mere message only when their code is Unknown
+// (cri-client, remoteImageService).
 func toStatus(err error) error {
 	if err == nil {
 		return nil
@@ -22,7 +24,10 @@ func toStatus(err error) error {
 	if _, is := err.(interface{ GRPCStatus() *status.Status }); is {
 		return err
 	}
-	text := err.Error()
+	text, code := err.Error(), codeOf(errs.KindOf(err))
+	if errors.Is(err, crierrors.ErrRegistryUnavailable) || errors.Is(err, crierrors.ErrSignatureValidationFailed) {
+		code = codes.Unknown
+	}
 	for _, sentinel := range []error{
 		crierrors.ErrRegistryUnavailable,
 		crierrors.ErrSignatureValidationFailed,
@@ -36,7 +41,7 @@ func toStatus(err error) error {
 	if len(text) > maxErrorText {
 		text = strings.ToValidUTF8(text[:maxErrorText], "") + "…"
 	}
-	return status.Error(codeOf(errs.KindOf(err)), text)
+	return status.Error(code, text)
 }
 
 // codeOf is the whole table of kinds and codes.

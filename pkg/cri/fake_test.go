@@ -37,6 +37,7 @@ type node struct {
 	images      []*image.Record
 	stopped     []string // ids of StopPod, StopApp, RemovePod and RemoveApp, in order
 	podCIDR     string
+	pulls       []stage0.PullRequest
 
 	runtimeErr error
 	networkErr error
@@ -271,6 +272,16 @@ func (n *node) Remove(ref string) error {
 func (n *node) Usage() (bytes, inodes uint64, err error) { return 1 << 20, 321, nil }
 
 func (n *node) Root() string { return "/var/lib/stagelet/images" }
+
+func (n *node) WritableUsage(context.Context) (bytes, inodes uint64, err error) { return 8192, 3, nil }
+
+func (n *node) PullImage(_ context.Context, r stage0.PullRequest) (*image.Record, error) {
+	n.pulls = append(n.pulls, r)
+	if n.fail != nil {
+		return nil, n.fail
+	}
+	return n.addImage(), nil
+}
 
 // addImage puts one image into the store.
 func (n *node) addImage() *image.Record {

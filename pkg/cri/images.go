@@ -3,21 +3,25 @@ package cri
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
-// imageService serves the RPCs of images. What it lacks answers
-// codes.Unimplemented.
+// imageService serves the RPCs of images. Images are the same for all runtime
+// handlers.
 type imageService struct {
 	runtimeapi.UnimplementedImageServiceServer
 	images imageStore
+	puller imagePuller
+	node   nodeState
 	info   infoWriter
 }
 
@@ -29,11 +33,32 @@ func (s *imageService) ListImages(_ context.Context, r *runtimeapi.ListImagesReq
 	if err != nil {
 		return nil, err
 	}
+	return &runtimeapi.ListImagesResponse{Images: criImages(records)}, nil
+}
+
+// streamBatch is how many images one message of StreamImages has at most.
+const streamBatch = 256
+
+// StreamImages is ListImages in messages of bounded size.
+func (s *imageService) StreamImages(r *runtimeapi.StreamImagesRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamImagesResponse]) error {
+	records, err := s.wanted(r.GetFilter().GetImage().GetImage())
+	if err != nil {
+		return err
+	}
+	for batch := range slices.Chunk(records, streamBatch) {
+		if err := stream.Send(&runtimeapi.StreamImagesResponse{Images: criImages(batch)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func criImages(records []*image.Record) []*runtimeapi.Image {
 	list := make([]*runtimeapi.Image, 0, len(records))
 	for _, record := range records {
 		list = append(list, criImage(record))
 	}
-	return &runtimeapi.ListImagesResponse{Images: list}, nil
+	return list
 }
 
 func (s *imageService) wanted(ref string) ([]*image.Record, error) {
@@ -84,20 +109,30 @@ func (s *imageService) RemoveImage(_ context.Context, r *runtimeapi.RemoveImageR
 	return &runtimeapi.RemoveImageResponse{}, nil
 }
 
-// ImageFsInfo tells of the one file system that holds images and the writable
-// layers of containers.
-func (s *imageService) ImageFsInfo(context.Context, *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
-	used, inodes, err := s.images.Usage()
+// ImageFsInfo tells what images take up, and what the writable layers of
+// containers do, which lie on the same file system.
+func (s *imageService) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
+	images, err := s.fsUsage(s.images.Usage())
 	if err != nil {
 		return nil, err
 	}
-	usage := []*runtimeapi.FilesystemUsage{{
+	containers, err := s.fsUsage(s.puller.WritableUsage(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.ImageFsInfoResponse{
+		ImageFilesystems:     []*runtimeapi.FilesystemUsage{images},
+		ContainerFilesystems: []*runtimeapi.FilesystemUsage{containers},
+	}, nil
+}
+
+func (s *imageService) fsUsage(bytes, inodes uint64, err error) (*runtimeapi.FilesystemUsage, error) {
+	return &runtimeapi.FilesystemUsage{
 		Timestamp:  time.Now().UnixNano(),
 		FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: s.images.Root()},
-		UsedBytes:  &runtimeapi.UInt64Value{Value: used},
+		UsedBytes:  &runtimeapi.UInt64Value{Value: bytes},
 		InodesUsed: &runtimeapi.UInt64Value{Value: inodes},
-	}}
-	return &runtimeapi.ImageFsInfoResponse{ImageFilesystems: usage, ContainerFilesystems: usage}, nil
+	}, err
 }
 
 // criImage keeps the strict id rule of CRI: Id is what Container.image_id and
@@ -111,6 +146,7 @@ func criImage(r *image.Record) *runtimeapi.Image {
 		Size:        uint64(max(r.Size, 1)), // kubelet refuses 0
 		Uid:         uid,
 		Username:    name,
+		Spec:        &runtimeapi.ImageSpec{Image: r.ID.String()},
 		Pinned:      r.Pinned,
 	}
 }

@@ -81,6 +81,13 @@ type imageStore interface {
 	Root() string
 }
 
+// imagePuller brings images from registries.
+type imagePuller interface {
+	PullImage(ctx context.Context, r stage0.PullRequest) (*image.Record, error)
+	// WritableUsage is what the writable layers of all apps take up.
+	WritableUsage(ctx context.Context) (bytes, inodes uint64, err error)
+}
+
 // engine is everything that runs pods.
 type engine interface {
 	podVerbs
@@ -89,4 +96,5 @@ type engine interface {
 	usageReader
 	eventSource
 	nodeState
+	imagePuller
 }

@@ -62,7 +62,7 @@ func newServer(e engine, images imageStore, o Options, p platform) *Server {
 			watchers:   &watchers{events: e},
 			nodeStatus: &nodeStatus{node: e, options: o},
 		},
-		images: imageService{images: images},
+		images: imageService{images: images, puller: e, node: e, info: info},
 	}
 }
 

@@ -34,6 +34,9 @@ func translateMount(field string, m *runtimeapi.Mount, host platform) (manifest.
 	if err := refuseMountExtras(field, m); err != nil {
 		return manifest.Mount{}, err
 	}
+	if m.GetImage() != nil {
+		return translateImageVolume(field, m)
+	}
 	if err := checkAbsolute(field+".host_path", m.GetHostPath()); err != nil {
 		return manifest.Mount{}, err
 	}
@@ -48,6 +51,28 @@ func translateMount(field string, m *runtimeapi.Mount, host platform) (manifest.
 		Source: m.GetHostPath(), Destination: m.GetContainerPath(),
 		ReadOnly: m.GetReadonly(), RecursiveReadOnly: m.GetRecursiveReadOnly(),
 		Propagation: propagation, SELinuxRelabel: m.GetSelinuxRelabel(),
+	}, nil
+}
+
+// translateImageVolume leaves it to the engine to find the image, which is
+// always mounted read-only.
+func translateImageVolume(field string, m *runtimeapi.Mount) (manifest.Mount, error) {
+	spec := m.GetImage()
+	if spec.GetImage() == "" {
+		return manifest.Mount{}, invalid(field+".image.image", "is empty")
+	}
+	if path := m.GetImageSubPath(); path != "" {
+		if err := checkInside(field+".image_sub_path", path); err != nil {
+			return manifest.Mount{}, err
+		}
+	}
+	if m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE {
+		return manifest.Mount{}, invalid(field+".propagation", "is %s, and nothing is ever mounted below an image", m.GetPropagation())
+	}
+	return manifest.Mount{
+		Destination: m.GetContainerPath(), ReadOnly: true, Propagation: manifest.PropagationPrivate,
+		SELinuxRelabel: m.GetSelinuxRelabel(),
+		Image:          &manifest.ImageMount{ID: spec.GetImage(), Name: spec.GetUserSpecifiedImage(), SubPath: m.GetImageSubPath()},
 	}, nil
 }
 
@@ -79,12 +104,7 @@ func refuseMountExtras(field string, m *runtimeapi.Mount) error {
 	switch {
 	case m.GetImage() != nil && m.GetHostPath() != "":
 		return invalid(field, "has both image and host_path")
-	case m.GetImage() != nil:
-		return tagged{
-			unsupported(field+".image", "image volumes are not offered by this node"),
-			crierrors.ErrImageVolumeMountFailed,
-		}
-	case m.GetImageSubPath() != "":
+	case m.GetImage() == nil && m.GetImageSubPath() != "":
 		return invalid(field+".image_sub_path", "is set without image")
 	case len(m.GetMountOptions()) > 0:
 		return unsupported(field+".mount_options", "mount options are not offered by this node")
@@ -115,11 +135,16 @@ func checkRecursiveReadOnly(field string, m *runtimeapi.Mount, host platform) er
 func criMounts(mounts []manifest.Mount) []*runtimeapi.Mount {
 	list := make([]*runtimeapi.Mount, 0, len(mounts))
 	for _, m := range mounts {
-		list = append(list, &runtimeapi.Mount{
+		mount := &runtimeapi.Mount{
 			HostPath: m.Source, ContainerPath: m.Destination,
 			Readonly: m.ReadOnly, RecursiveReadOnly: m.RecursiveReadOnly,
 			Propagation: criPropagation(m.Propagation), SelinuxRelabel: m.SELinuxRelabel,
-		})
+		}
+		if m.Image != nil {
+			mount.Image = &runtimeapi.ImageSpec{Image: m.Image.ID, UserSpecifiedImage: m.Image.Name, ImageRef: m.Image.ID}
+			mount.ImageSubPath = m.Image.SubPath
+		}
+		list = append(list, mount)
 	}
 	return list
 }

@@ -33,8 +33,8 @@ func TestToStatus(t *testing.T) {
 		{context.DeadlineExceeded, codes.DeadlineExceeded, "context deadline exceeded"},
 		{context.Canceled, codes.Canceled, "context canceled"},
 		{errs.Wrap("outer", "x", errs.New("inner", errs.Denied, "y", nil)), codes.PermissionDenied, "outer x: inner y: denied"},
-		{errs.New("pull", errs.Denied, "img", fmt.Errorf("%w: no key", crierrors.ErrSignatureValidationFailed)), codes.PermissionDenied, "SignatureValidationFailed: pull img: SignatureValidationFailed: no key"},
-		{errs.Wrap("outer", "x", tagged{errors.New("why"), crierrors.ErrRegistryUnavailable}), codes.Internal, "RegistryUnavailable: outer x: why"},
+		{errs.New("pull", errs.Denied, "img", fmt.Errorf("%w: no key", crierrors.ErrSignatureValidationFailed)), codes.Unknown, "SignatureValidationFailed: pull img: SignatureValidationFailed: no key"},
+		{errs.Wrap("outer", "x", tagged{errors.New("why"), crierrors.ErrRegistryUnavailable}), codes.Unknown, "RegistryUnavailable: outer x: why"},
 	} {
 		err := toStatus(test.err)
 		if status.Code(err) != test.code || status.Convert(err).Message() != test.text {

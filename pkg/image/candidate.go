@@ -32,12 +32,21 @@ type Candidate struct {
 	// when the image has none (docker save), and the store then makes one.
 	Manifest     []byte
 	ManifestType string
+	// Asked is the reference that somebody asked for; none when local.
+	Asked Ref
+	// Index are the bytes of the index that lists the manifest, announced as
+	// IndexType; nil when nothing led to the manifest but its own reference.
+	Index     []byte
+	IndexType string
 	// Source is the repository that the image came from; none when local.
 	Source Ref
 	// Open gives the bytes of the i-th layer as distributed, lowest first. It
 	// may be called from several goroutines, and again; its reader ends when
 	// ctx does.
 	Open func(ctx context.Context, i int) (io.ReadCloser, error)
+	// OpenAt is Open from the offset on, in bytes; nil when only whole layers
+	// can be had. With it, what an earlier attempt got is not fetched again.
+	OpenAt func(ctx context.Context, i int, offset int64) (io.ReadCloser, error)
 }
 
 // Plan is a candidate whose documents fit each other.
@@ -48,6 +57,8 @@ type Plan struct {
 	Digest  Digest       // of the manifest; "" without one
 	Parsed  *v1.Manifest // nil without one
 	ChainID []Digest
+	// IndexDigest is that of the index, which lists Digest; "" without one.
+	IndexDigest Digest
 }
 
 // Plan checks that configuration and manifest are well-formed, fit each other
@@ -80,7 +91,25 @@ func (c *Candidate) Plan(host v1.Platform) (*Plan, error) {
 		return nil, Refuse(op, Mismatch, "manifest", "it has %d layers, the configuration %d diff_ids", l, d)
 	}
 	p.ID, p.Parsed, p.Digest = m.Config.Digest, m, digestOf(c.Manifest)
-	return p, nil
+	return p, p.checkIndex()
+}
+
+// checkIndex checks that the index, if there is one, lists the manifest.
+func (p *Plan) checkIndex() error {
+	if p.Index == nil {
+		return nil
+	}
+	x, err := ParseIndex(p.IndexType, p.Index)
+	if err != nil {
+		return err
+	}
+	for _, d := range x.Manifests {
+		if d.Digest.Algorithm().FromBytes(p.Manifest) == d.Digest {
+			p.IndexDigest = digestOf(p.Index)
+			return nil
+		}
+	}
+	return Refuse("check image", Mismatch, "index", "it doesn't list the manifest %s", p.Digest)
 }
 
 func digestOf(data []byte) Digest { return digest.Canonical.FromBytes(data) }

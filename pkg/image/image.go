@@ -28,12 +28,24 @@ type Record struct {
 	RepoDigests []string `json:"repoDigests,omitempty"`
 	// Layers are lowest first.
 	Layers []Layer `json:"layers"`
+	// Repair is the diff id of a layer of our own making, on top of Layers and
+	// no part of the image: it gives directories that a layer only implies the
+	// looks that layers below gave them. Mostly there is none.
+	Repair Digest `json:"repair,omitempty"`
 	// Size is the sum over the uncompressed layers, in bytes.
 	Size       int64     `json:"size"`
 	ImportedAt time.Time `json:"importedAt"`
 	// Pinned images are not for kubelet to remove (CRI Image.pinned).
-	Pinned  bool    `json:"pinned,omitempty"`
+	Pinned bool `json:"pinned,omitempty"`
+	// Insecure are the safeguards that an administrator switched off when the
+	// image was fetched ("image", "tls", "http").
+	Insecure []string `json:"insecure,omitempty"`
+	// Verdict is how the image came to be trusted the last time that it was
+	// taken in.
 	Verdict Verdict `json:"verdict"`
+	// Earlier are verdicts on the same image, under other names or by other
+	// rules, newest first.
+	Earlier []Verdict `json:"earlier,omitempty"`
 
 	// Tags, canonical and sorted, and Config are not part of the record on
 	// disk: the store fills them from its index and from the configuration's
@@ -64,6 +76,19 @@ type Layer struct {
 	Source string `json:"source,omitempty"`
 }
 
+// Trees are the diff ids of all layers that a mount of the image needs, lowest
+// first.
+func (r *Record) Trees() []Digest {
+	all := make([]Digest, 0, len(r.Layers)+1)
+	for _, l := range r.Layers {
+		all = append(all, l.DiffID)
+	}
+	if r.Repair != "" {
+		all = append(all, r.Repair)
+	}
+	return all
+}
+
 // TotalSize is the size of an image of those layers: the sum over their
 // uncompressed tars, in bytes.
 func TotalSize(layers []Layer) (total int64) {
@@ -71,22 +96,4 @@ func TotalSize(layers []Layer) (total int64) {
 		total += l.Size
 	}
 	return total
-}
-
-// VerdictKind says by what sort of evidence an image was accepted.
-type VerdictKind string
-
-// The kinds of verdict.
-const (
-	// VerdictLocalImport: an administrator of this machine brought the bytes;
-	// nothing was signed.
-	VerdictLocalImport VerdictKind = "local-import"
-)
-
-// Verdict is how an image came to be trusted.
-type Verdict struct {
-	Kind VerdictKind `json:"kind"`
-	// Rule is the rule that accepted the image, in words for a person.
-	Rule string    `json:"rule"`
-	Time time.Time `json:"time"`
 }

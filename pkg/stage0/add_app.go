@@ -61,16 +61,16 @@ func (e *Engine) addApp(ctx context.Context, p *pod.Snapshot, r AppRequest) (_ s
 		return "", err
 	}
 	u.Push(func(context.Context) error { return errors.Join(draft.Discard(), pod.RemoveApp(dir, app.ID)) })
-	image, err := e.Images.Resolve(r.Image)
-	if err != nil {
-		return "", err
-	}
 	u.Push(func(context.Context) error { return e.Images.Release(app.ID) })
-	if err := e.Images.Lease(image.ID, app.ID); err != nil {
+	image, err := e.useImage(p.Pod, app.ID, r.Image, r.ImageName)
+	if err != nil {
 		return "", err
 	}
 	crash.Point("stage0.add.leased")
 	if err := e.resolve(&app, r, image); err != nil {
+		return "", err
+	}
+	if app.Mounts, err = e.useVolumes(p.Pod, &app); err != nil {
 		return "", err
 	}
 	spec, err := e.spec(p, &app)

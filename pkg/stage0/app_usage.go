@@ -27,15 +27,36 @@ func (e *Engine) AppUsage(ctx context.Context, id string) (Usage, error) {
 		}
 		u = usageOf(stats)
 	}
-	layer, err := e.layers.measure(ctx, a.ID, func(ctx context.Context) (bytes, inodes uint64, err error) {
-		phase, _, err := e.pods.State(p.Pod.ID)
+	layer, err := e.writableLayer(ctx, p.Pod.ID, a.ID)
+	u.WritableBytes, u.WritableInodes = layer.bytes, layer.inodes
+	return u, errs.Wrap(op, a.Name, err)
+}
+
+func (e *Engine) writableLayer(ctx context.Context, podID, id string) (layerSize, error) {
+	return e.layers.measure(ctx, id, func(ctx context.Context) (bytes, inodes uint64, err error) {
+		phase, _, err := e.pods.State(podID)
 		if err != nil {
 			return 0, 0, err
 		}
-		return DirUsage(ctx, e.pods.Dir(phase, p.Pod.ID).App(a.ID).Upper())
+		return DirUsage(ctx, e.pods.Dir(phase, podID).App(id).Upper())
 	})
-	u.WritableBytes, u.WritableInodes = layer.bytes, layer.inodes
-	return u, errs.Wrap(op, a.Name, err)
+}
+
+// WritableUsage is what the writable layers of all apps take up together. One
+// that can't be measured, as its app is just going, counts for nothing.
+func (e *Engine) WritableUsage(ctx context.Context) (bytes, inodes uint64, err error) {
+	for _, p := range e.index.All() {
+		for _, a := range p.Apps {
+			layer, err := e.writableLayer(ctx, p.Pod.ID, a.ID)
+			if ctx.Err() != nil {
+				return 0, 0, errs.Wrap("measure apps", "", ctx.Err())
+			}
+			if err == nil {
+				bytes, inodes = bytes+layer.bytes, inodes+layer.inodes
+			}
+		}
+	}
+	return bytes, inodes, nil
 }
 
 // layerUsageAge is how old the size of a writable layer may be when it is told:

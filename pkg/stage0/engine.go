@@ -29,6 +29,7 @@ type Options struct {
 	Run      string // what doesn't
 	NetNSDir string // where network namespaces are pinned
 	Images   *store.Store
+	Find     Finder // in registries; nil: none are asked
 	Network  *network.Network
 	Flavors  *stage1.Registry
 	Pins     *stage1.Pins
@@ -47,6 +48,7 @@ type Engine struct {
 	host    ocispec.Host
 	events  *broker
 	layers  layerSizes
+	puller  *Puller
 
 	// verbs under way, so that a retry joins the work instead of doing it
 	// again.
@@ -80,6 +82,7 @@ func New(o Options) (*Engine, error) {
 		Options: o, host: host, pods: pods, index: pod.NewIndex(), cgroups: cgroups,
 		events: newBroker(), followers: map[string]*follower{},
 		layers: layerSizes{known: map[string]layerSize{}},
+		puller: NewPuller(o.Images, o.Find),
 	}
 	e.alive, e.end = context.WithCancel(context.Background())
 	return e, nil

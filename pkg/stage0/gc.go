@@ -3,13 +3,16 @@ package stage0
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/store"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
@@ -137,11 +140,16 @@ func (e *Engine) orphanLeases() (map[string]image.Digest, error) {
 	if err != nil {
 		return nil, err
 	}
+	alive := map[string]bool{}
 	for _, apps := range pods {
 		for _, a := range apps {
-			delete(leases, a)
+			alive[a] = true
 		}
 	}
+	maps.DeleteFunc(leases, func(owner string, _ image.Digest) bool {
+		app, _, _ := strings.Cut(owner, store.OwnerPart) // of an image volume
+		return alive[app]
+	})
 	return leases, nil
 }
 

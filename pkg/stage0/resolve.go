@@ -20,13 +20,11 @@ func (e *Engine) resolve(app *manifest.App, r AppRequest, img *image.Record) err
 	if len(img.RepoDigests) > 0 {
 		app.Image.Ref = img.RepoDigests[0]
 	}
-	layers, err := e.Images.LayerPaths(img)
+	layers, err := e.layersOf(img)
 	if err != nil {
 		return err
 	}
-	for _, l := range layers {
-		app.Rootfs.Layers = append(app.Rootfs.Layers, manifest.Layer{DiffID: string(l.DiffID), Path: l.Path})
-	}
+	app.Rootfs.Layers = layers
 	if len(app.Rootfs.Layers) == 0 {
 		return errs.New("resolve image", errs.Invalid, r.Image, errors.New("it has no layers: there is nothing to run in it"))
 	}

@@ -1,6 +1,6 @@
-// Package archive reads files that images are passed on in: what "docker
-// save" writes, old and new, and OCI image layouts, packed as a tar that may
-// itself be compressed. Nothing in such a file is believed: paths, digests,
+// Package archive reads and writes files that images are passed on in: what
+// "docker save" writes, old and new, and OCI image layouts, packed as a tar
+// that may itself be compressed. Nothing in such a file is believed: paths, digests,
 // sizes and diff ids are all checked.
 package archive
 

@@ -3,9 +3,11 @@ package layer
 import (
 	"archive/tar"
 	"errors"
+	"hash/crc32"
 	"io"
 	"math"
 	"path"
+	"strings"
 	"syscall"
 
 	"github.com/stagelet/stagelet/internal/sys"
@@ -47,7 +49,7 @@ func (u *unpacker) directory(parent *sys.Dir, base, name string, h *tar.Header) 
 }
 
 // file writes a regular file.
-func (u *unpacker) file(parent *sys.Dir, base string, h *tar.Header) error {
+func (u *unpacker) file(parent *sys.Dir, base, name string, h *tar.Header) error {
 	meta, err := metaOf(h)
 	if err != nil {
 		return err
@@ -63,7 +65,7 @@ func (u *unpacker) file(parent *sys.Dir, base string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	err = u.copyTo(f, h.Name)
+	err = u.copyTo(f, name, h)
 	if err == nil {
 		err = meta.applyTo(f)
 	}
@@ -71,24 +73,49 @@ func (u *unpacker) file(parent *sys.Dir, base string, h *tar.Header) error {
 	return errors.Join(err, f.Close())
 }
 
-// copyTo writes the content of the current entry.
-func (u *unpacker) copyTo(f *sys.File, name string) error {
+// copyTo writes the content of the current entry. That of a sparse file is not
+// in the tar as it is in the tree, and goes into the skeleton.
+func (u *unpacker) copyTo(f *sys.File, name string, h *tar.Header) error {
+	u.skeleton.inContent = !isSparse(h)
+	defer func() { u.skeleton.inContent = false }()
+	n, sum, err := u.copyContent(f, h.Name)
+	if err == nil && u.skeleton.inContent {
+		u.skeleton.content(name, n, sum)
+	}
+	return err
+}
+
+func isSparse(h *tar.Header) bool {
+	if h.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
+}
+
+func (u *unpacker) copyContent(f *sys.File, name string) (total int64, sum uint32, err error) {
 	for {
 		n, err := u.tar.Read(u.buf)
+		total += int64(n)
+		sum = crc32.Update(sum, u.crc, u.buf[:n])
 		u.written += int64(n)
 		if u.written > image.Growth(u.stream.source.n.Load()) || u.written > image.MaxLayerBytes {
-			return image.Refuse(op, image.TooLarge, name, "the files of the layer are far larger than the layer")
+			return 0, 0, image.Refuse(op, image.TooLarge, name, "the files of the layer are far larger than the layer")
 		}
 		if n > 0 {
 			if _, err := f.Write(u.buf[:n]); err != nil {
-				return err
+				return 0, 0, err
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return nil
+			return total, sum, nil
 		}
 		if err != nil {
-			return u.stream.classify(name, err)
+			return 0, 0, u.stream.classify(name, err)
 		}
 	}
 }
@@ -226,6 +253,7 @@ func (u *unpacker) replace(parent *sys.Dir, base string, create func() error) er
 // clear removes base. It may be a directory or a link that the remembered
 // parent was reached through; but parent itself, in use now, is not below it.
 func (u *unpacker) clear(parent *sys.Dir, base string) error {
+	u.skeleton.spoil()
 	if err := parent.RemoveTree(base); err != nil {
 		return err
 	}

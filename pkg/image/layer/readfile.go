@@ -40,6 +40,20 @@ func ReadFile(layers []string, path string, limit int64) ([]byte, error) {
 	return data, errs.Wrap(readOp, image.Printable(path), err)
 }
 
+// Find says whether an app of an image with those layer trees (lowest first)
+// sees a file or a directory at path; errs.NotFound when there is nothing.
+func Find(layers []string, path string) error {
+	m := merged{layers: layers}
+	root, err := m.root()
+	if err == nil {
+		_, err = m.resolve(root, path)
+	}
+	if errors.Is(err, errIsDirectory) {
+		return nil
+	}
+	return errs.Wrap("find in image", image.Printable(path), err)
+}
+
 // merged is the view of overlayfs on layers, lowest first.
 type merged struct {
 	layers []string
@@ -103,8 +117,10 @@ func (m merged) resolve(root directory, path string) (string, error) {
 		}
 		todo = append(split(target), todo...)
 	}
-	return "", fmt.Errorf("%w: it is a directory", errs.Invalid)
+	return "", errIsDirectory
 }
+
+var errIsDirectory = fmt.Errorf("%w: it is a directory", errs.Invalid)
 
 func split(path string) []string {
 	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })

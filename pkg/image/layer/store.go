@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
 	"github.com/stagelet/stagelet/internal/errs"
@@ -55,18 +57,42 @@ func (s *Store) Info(diffID image.Digest) (*Info, error) {
 	if info != nil {
 		return info, nil
 	}
-	info = &Info{}
-	if _, err := atomicfile.ReadRecord(filepath.Join(s.path(diffID), infoName), infoKind, info); err != nil {
-		return nil, errs.Wrap("read layer", string(diffID), err)
-	}
-	if info.Version != infoVersion || info.DiffID != diffID {
-		return nil, errs.New("read layer", errs.Corrupt, string(diffID),
-			fmt.Errorf("its record is of version %d and of %s", info.Version, info.DiffID))
+	info, _, err := s.read(diffID)
+	if err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.infos[diffID] = info
 	return info, nil
+}
+
+// IsOfThisBoot says whether the layer was unpacked since the machine started:
+// then it is whole, synced or not. One whose record a power cut tore isn't.
+func (s *Store) IsOfThisBoot(diffID image.Digest) (bool, error) {
+	_, boot, err := s.read(diffID)
+	if errors.Is(err, errs.Corrupt) || errors.Is(err, errs.NotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	now, err := atomicfile.BootID()
+	return boot == now, err
+}
+
+// read reads a layer's record, and gives the boot that wrote it.
+func (s *Store) read(diffID image.Digest) (_ *Info, boot string, err error) {
+	info := &Info{}
+	boot, err = atomicfile.ReadRecord(filepath.Join(s.path(diffID), infoName), infoKind, info)
+	if err != nil {
+		return nil, "", errs.Wrap("read layer", string(diffID), err)
+	}
+	if info.Version != infoVersion || info.DiffID != diffID {
+		return nil, "", errs.New("read layer", errs.Corrupt, string(diffID),
+			fmt.Errorf("its record is of version %d and of %s", info.Version, info.DiffID))
+	}
+	return info, boot, nil
 }
 
 // Publish gives what Unpack made in dir its name, in one rename. When the
@@ -75,16 +101,24 @@ func (s *Store) Publish(diffID image.Digest, dir string) error {
 	there, err := s.Has(diffID)
 	if err == nil && !there {
 		err = os.Rename(dir, s.path(diffID))
+		if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, fs.ErrExist) { // since just now
+			err = nil
+		}
 	}
 	return errs.Wrap("publish layer", string(diffID), err)
 }
 
 // Withdraw takes the layer its name away, in one rename to the path to.
 func (s *Store) Withdraw(diffID image.Digest, to string) error {
-	s.mu.Lock()
-	delete(s.infos, diffID)
-	s.mu.Unlock()
+	s.forget(diffID)
 	return errs.Wrap("withdraw layer", string(diffID), os.Rename(s.path(diffID), to))
+}
+
+// forget drops what is remembered of a layer.
+func (s *Store) forget(diffID image.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.infos, diffID)
 }
 
 // List gives the layers that are there, and the names that are none.
@@ -114,7 +148,8 @@ type Path struct {
 
 // Paths gives the layers of an image as overlayfs is to see them, lowest
 // first. A layer that hides all below it comes first: overlayfs itself
-// ignores that mark on a root.
+// ignores that mark on a root. One that is there several times is given the
+// last time only: it hides itself, and overlayfs refuses to have it twice.
 func (s *Store) Paths(diffIDs []image.Digest) ([]Path, error) {
 	var all []Path
 	for _, d := range diffIDs {
@@ -125,6 +160,7 @@ func (s *Store) Paths(diffIDs []image.Digest) ([]Path, error) {
 		if info.OpaqueRoot {
 			all = all[:0]
 		}
+		all = slices.DeleteFunc(all, func(p Path) bool { return p.DiffID == d })
 		all = append(all, Path{DiffID: d, Path: s.Tree(d)})
 	}
 	return all, nil

@@ -107,11 +107,12 @@ func (s *stream) Read(p []byte) (int, error) {
 	return s.plain.Read(p)
 }
 
-// drain reads what follows the tar's end, which must be padding.
-func (s *stream) drain() error {
+// drain reads from r, which reads s, what follows the tar's end: it must be
+// padding.
+func (s *stream) drain(r io.Reader) error {
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := s.Read(buf)
+		n, err := r.Read(buf)
 		if len(bytes.Trim(buf[:n], "\x00")) > 0 {
 			return image.Refuse(op, image.Trailing, s.subject(), "after the end of the tar")
 		}

@@ -7,6 +7,7 @@ import (
 	"archive/tar"
 	"context"
 	"errors"
+	"hash/crc32"
 	"io"
 	"os"
 	"path"
@@ -37,12 +38,16 @@ type Info struct {
 	Bytes  uint64 `json:"bytes"`
 	Inodes uint64 `json:"inodes"`
 	// Implicit are the directories that the tar put something into without an
-	// entry of their own: what they look like is for lower layers to say.
-	// Bytes, as names need not be UTF-8.
+	// entry of their own, "" its root: what they look like is for lower layers
+	// to say. Bytes, as names need not be UTF-8.
 	Implicit [][]byte `json:"implicit,omitempty"`
 	// OpaqueRoot says that the layer hides all layers below it, which
 	// overlayfs doesn't see from the root's own mark.
 	OpaqueRoot bool `json:"opaqueRoot,omitempty"`
+	// Tree is the digest of the listing of its tree as it was unpacked, and
+	// Listing what that covers. With ListMetadata there is a skeleton.
+	Tree    image.Digest `json:"tree,omitempty"`
+	Listing ListingKind  `json:"listing,omitempty"`
 }
 
 // infoVersion is the version of Info.
@@ -71,7 +76,12 @@ func Unpack(ctx context.Context, dir string, blob io.ReadCloser, want Want) (_ *
 		return nil, errs.Wrap(op, tree, err)
 	}
 	defer root.Close()
-	u := newUnpacker(root, s)
+	skeleton, err := newRecorder(filepath.Join(dir, skeletonName), s)
+	if err != nil {
+		return nil, errs.Wrap(op, dir, err)
+	}
+	defer func() { _ = skeleton.close() }() // after finish there is nothing to close
+	u := newUnpacker(root, s, skeleton)
 	defer u.close()
 	if err := u.run(ctx); err != nil {
 		return nil, err
@@ -81,6 +91,9 @@ func Unpack(ctx context.Context, dir string, blob io.ReadCloser, want Want) (_ *
 		return nil, err
 	}
 	u.info.Version, u.info.DiffID, u.info.Size = infoVersion, m.DiffID, m.Size
+	if err := u.list(ctx); err != nil {
+		return nil, errs.Wrap(op, dir, err)
+	}
 	if err := atomicfile.WriteRecord(filepath.Join(dir, infoName), infoKind, u.info); err != nil {
 		return nil, errs.Wrap(op, dir, err)
 	}
@@ -113,28 +126,32 @@ func Measure(ctx context.Context, blob io.ReadCloser, want Want) (*Measured, err
 
 // unpacker writes the entries of one tar below root.
 type unpacker struct {
-	stream *stream
-	tar    *tar.Reader
-	root   *sys.Dir
-	info   Info
+	stream   *stream
+	skeleton *recorder // of the stream
+	tar      *tar.Reader
+	root     *sys.Dir
+	info     Info
 
 	entries int
 	written int64 // bytes of files, holes included
 	buf     []byte
+	crc     *crc32.Table
 
 	parents  parents
 	implicit map[string]bool
 	dirTimes map[string]int64 // ns since the epoch, set once all is there
 }
 
-func newUnpacker(root *sys.Dir, s *stream) *unpacker {
+func newUnpacker(root *sys.Dir, s *stream, skeleton *recorder) *unpacker {
 	return &unpacker{
 		stream:   s,
-		tar:      tar.NewReader(s),
+		skeleton: skeleton,
+		tar:      tar.NewReader(skeleton),
 		root:     root,
 		info:     Info{Inodes: 1, Bytes: pageBytes},
 		buf:      make([]byte, 128<<10),
-		implicit: map[string]bool{},
+		crc:      crc32.MakeTable(crc32.Castagnoli),
+		implicit: map[string]bool{"": true},
 		dirTimes: map[string]int64{"": 0},
 	}
 }
@@ -160,13 +177,27 @@ func (u *unpacker) run(ctx context.Context) error {
 			return entryError(h.Name, err)
 		}
 	}
-	if err := u.stream.drain(); err != nil {
+	if err := u.stream.drain(u.skeleton); err != nil {
 		return err
 	}
 	if err := u.setDirTimes(); err != nil {
 		return err
 	}
 	return u.listImplicit()
+}
+
+// list notes what the tree is like, for Verify.
+func (u *unpacker) list(ctx context.Context) error {
+	kept, err := u.skeleton.finish()
+	if err != nil {
+		return err
+	}
+	u.info.Listing = ListContents
+	if kept {
+		u.info.Listing = ListMetadata
+	}
+	u.info.Tree, err = listTree(ctx, u.root, u.info.Listing)
+	return err
 }
 
 // entry writes one entry, whatever of that name is there already: the last
@@ -197,7 +228,7 @@ func (u *unpacker) entry(h *tar.Header) error {
 	case tar.TypeDir:
 		return u.directory(parent, base, name, h)
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
-		return u.file(parent, base, h)
+		return u.file(parent, base, name, h)
 	case tar.TypeSymlink:
 		return u.symlink(parent, base, h)
 	case tar.TypeLink:

@@ -4,18 +4,17 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
 	"github.com/stagelet/stagelet/internal/crash"
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
-	"github.com/stagelet/stagelet/pkg/image/layer"
 	"github.com/stagelet/stagelet/pkg/image/trust"
 )
 
@@ -30,13 +29,19 @@ type admission struct {
 	plan     *image.Plan
 	verified trust.Verified
 	record   *image.Record
+	insecure []string
+	progress func(Progress) // may be nil
 }
 
-// Admit takes images into the store, all of them or none: each is checked,
-// verified, unpacked, and then named by one commit. It is the only way in.
-// An image that is there already gets the names too, and a new verdict.
-func (s *Store) Admit(ctx context.Context, candidates ...*image.Candidate) (_ []*image.Record, err error) {
-	all, err := s.plan(candidates)
+// Admit takes images of local files into the store, all of them or none: each
+// is checked, verified, unpacked, and then named by one commit. An image that
+// is there already gets the names too, and a new verdict.
+func (s *Store) Admit(ctx context.Context, candidates ...*image.Candidate) ([]*image.Record, error) {
+	var intakes []Intake
+	for _, c := range candidates {
+		intakes = append(intakes, Intake{Candidate: c})
+	}
+	all, err := s.plan(ctx, intakes)
 	if err != nil {
 		return nil, err
 	}
@@ -44,16 +49,38 @@ func (s *Store) Admit(ctx context.Context, candidates ...*image.Candidate) (_ []
 	if err != nil {
 		return nil, err
 	}
-	err = x.admit(ctx, all)
+	return s.take(ctx, x, all)
+}
+
+// take brings all images of a session in, and ends it.
+func (s *Store) take(ctx context.Context, x *session, all []*admission) ([]*image.Record, error) {
+	err := x.admit(ctx, all)
+	if err != nil && canGoOn(err) && isPull(all) {
+		return nil, errors.Join(err, x.interrupt())
+	}
 	ended := x.end()
 	if err != nil {
-		// The commit may have published part of it.
+		// Part of it has names already.
 		return nil, errors.Join(err, ended, s.GC(context.WithoutCancel(ctx)))
 	}
 	if x.replaced {
 		_ = s.GC(context.WithoutCancel(ctx)) // what it can't remove now is the next collector's, as it is of end
 	}
 	return s.lookUp(all)
+}
+
+func isPull(all []*admission) bool {
+	return len(all) == 1 && all[0].plan.Origin == image.OriginRegistry
+}
+
+// canGoOn says that the same may work later, with what is there already.
+func canGoOn(err error) bool {
+	switch errs.KindOf(err) {
+	case errs.Canceled, errs.Timeout, errs.Unavailable:
+		return true
+	default:
+		return false
+	}
 }
 
 func (x *session) admit(ctx context.Context, all []*admission) error {
@@ -63,19 +90,19 @@ func (x *session) admit(ctx context.Context, all []*admission) error {
 		}
 	}
 	crash.Point("store.staged")
-	if err := x.fs.SyncFS(); err != nil {
-		return errs.Wrap(opAdmit, x.dir, err)
+	if err := x.sync(); err != nil {
+		return err
 	}
 	crash.Point("store.synced")
 	return x.commit(ctx, all)
 }
 
 // plan checks and verifies all candidates before anything is written.
-func (s *Store) plan(candidates []*image.Candidate) ([]*admission, error) {
+func (s *Store) plan(ctx context.Context, intakes []Intake) ([]*admission, error) {
 	taken := map[string]image.Digest{}
 	var all []*admission
-	for _, c := range candidates {
-		p, err := c.Plan(s.platform)
+	for _, in := range intakes {
+		p, err := in.Candidate.Plan(s.platform)
 		if err != nil {
 			return nil, err
 		}
@@ -85,18 +112,18 @@ func (s *Store) plan(candidates []*image.Candidate) ([]*admission, error) {
 			}
 			taken[name.String()] = p.ID
 		}
-		verified, err := s.policy.Check(p)
+		verified, err := s.policy.Check(ctx, p, in.Evidence, in.Scope)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, &admission{plan: p, verified: verified})
+		all = append(all, &admission{plan: p, verified: verified, insecure: in.Insecure, progress: in.Progress})
 	}
 	return all, nil
 }
 
 // stage unpacks the layers of one image, and writes its documents.
 func (x *session) stage(ctx context.Context, a *admission) error {
-	layers, err := x.stageLayers(ctx, a.plan)
+	layers, err := x.stageLayers(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -116,97 +143,26 @@ func (x *session) stage(ctx context.Context, a *admission) error {
 	a.record = &image.Record{
 		Version: image.Version, ID: p.ID, Manifest: manifestDigest, ManifestType: manifestType,
 		Layers: layers, ImportedAt: time.Now().UTC(), Verdict: a.verified.Verdict(),
+		Insecure: a.insecure,
 	}
 	a.record.Size = image.TotalSize(layers)
-	if !p.Source.IsZero() {
-		a.record.RepoDigests = []string{p.Source.RepoDigest(manifestDigest)}
+	a.record.RepoDigests = repoDigests(p, manifestDigest)
+	if a.record.Repair, err = x.stageRepair(ctx, p.Image.RootFS.DiffIDs); err != nil {
+		return err
 	}
 	return errors.Join(x.stageBlob(p.ID, p.Config), x.stageBlob(manifestDigest, manifest))
 }
 
-// stageLayers brings the layers of one image, each diff id once.
-func (x *session) stageLayers(ctx context.Context, p *image.Plan) ([]image.Layer, error) {
-	diffIDs := p.Image.RootFS.DiffIDs
-	layers := make([]image.Layer, len(diffIDs))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelLayers)
-	for i, diffID := range diffIDs {
-		repeated := slices.Index(diffIDs, diffID) < i
-		group.Go(func() (err error) {
-			layers[i], err = x.stageLayer(ctx, p, i, repeated)
-			return err
-		})
+// repoDigests are the references by digest that the registry knows an image
+// by: that of the index first, as it is what a tag leads to.
+func repoDigests(p *image.Plan, manifest image.Digest) (all []string) {
+	if p.Source.IsZero() {
+		return nil
 	}
-	if err := group.Wait(); err != nil {
-		return nil, err
+	if p.IndexDigest != "" {
+		all = append(all, p.Source.RepoDigest(p.IndexDigest))
 	}
-	for i, diffID := range diffIDs {
-		layers[i].Size = layers[slices.Index(diffIDs, diffID)].Size
-	}
-	return layers, nil
-}
-
-// stageLayer brings the i-th layer. What is there already is not unpacked
-// again, but the bytes of a file are still checked: they are at hand, and an
-// image must not come in under a manifest that nobody looked at.
-func (x *session) stageLayer(ctx context.Context, p *image.Plan, i int, repeated bool) (image.Layer, error) {
-	want := layer.Want{DiffID: p.Image.RootFS.DiffIDs[i]}
-	l := image.Layer{DiffID: want.DiffID, ChainID: p.ChainID[i], Source: p.Source.Repository()}
-	if p.Parsed != nil {
-		d := p.Parsed.Layers[i]
-		compression, err := image.LayerCompression(d.MediaType)
-		if err != nil {
-			return l, err
-		}
-		want.Blob, want.BlobSize, want.Compression = d.Digest, d.Size, compression
-		l.BlobDigest, l.BlobSize, l.BlobType = d.Digest, d.Size, d.MediaType
-	}
-	fetch := p.Origin == image.OriginRegistry
-	if fetch && repeated {
-		return l, nil
-	}
-	staged, held, err := x.has(ctx, want.DiffID)
-	if err != nil {
-		return l, err
-	}
-	if fetch && held {
-		info, err := x.store.layers.Info(want.DiffID)
-		if err != nil {
-			return l, err
-		}
-		l.Size = info.Size
-		return l, nil
-	}
-	m, err := x.bring(ctx, p, i, want, repeated || staged || held)
-	if err != nil {
-		return l, err
-	}
-	l.Size, l.BlobDigest, l.BlobSize = m.Size, m.Blob, m.BlobSize
-	if l.BlobType == "" {
-		l.BlobType = m.Compression.LayerType()
-	}
-	return l, nil
-}
-
-// has says whether a layer was staged, for an earlier image of this session,
-// and else whether the store has it: then it is held.
-func (x *session) has(ctx context.Context, diffID image.Digest) (staged, held bool, err error) {
-	if staged, err = exists(x.layerDir(diffID)); err != nil || staged {
-		return staged, false, err
-	}
-	held, err = x.hold(ctx, diffID)
-	return false, held, err
-}
-
-func (x *session) bring(ctx context.Context, p *image.Plan, i int, want layer.Want, there bool) (*layer.Measured, error) {
-	if !there {
-		return x.unpack(ctx, p, i, want)
-	}
-	blob, err := p.Open(ctx, i)
-	if err != nil {
-		return nil, err
-	}
-	return layer.Measure(ctx, blob, want)
+	return append(all, p.Source.RepoDigest(manifest))
 }
 
 // commit names all images of the session at one instant: the rename of the
@@ -247,6 +203,9 @@ func (x *session) commit(ctx context.Context, all []*admission) error {
 	return nil
 }
 
+// maxEarlier bounds the verdicts that a record remembers.
+const maxEarlier = 16
+
 // inherit keeps what a new record of an image can't know. An old one that
 // can't be read has nothing to give.
 func (s *Store) inherit(r *image.Record, oldFile string) {
@@ -255,11 +214,22 @@ func (s *Store) inherit(r *image.Record, oldFile string) {
 		return
 	}
 	r.ImportedAt, r.Pinned = old.ImportedAt, old.Pinned
+	for _, v := range append([]image.Verdict{old.Verdict}, old.Earlier...) {
+		if !sameVerdict(v, r.Verdict) && len(r.Earlier) < maxEarlier && !slices.ContainsFunc(r.Earlier, func(e image.Verdict) bool { return sameVerdict(e, v) }) {
+			r.Earlier = append(r.Earlier, v)
+		}
+	}
 	for _, d := range old.RepoDigests {
 		if !slices.Contains(r.RepoDigests, d) {
 			r.RepoDigests = append(r.RepoDigests, d)
 		}
 	}
+}
+
+// sameVerdict compares all but the time.
+func sameVerdict(a, b image.Verdict) bool {
+	a.Time, b.Time = time.Time{}, time.Time{}
+	return reflect.DeepEqual(a, b)
 }
 
 // lookUp gives the records of what was just taken in. Someone may have

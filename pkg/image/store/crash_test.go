@@ -14,6 +14,8 @@ import (
 	"github.com/stagelet/stagelet/internal/crash"
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/trust"
 )
 
 // rootEnv tells the test binary to be the process that dies, in that store.
@@ -29,7 +31,11 @@ func TestMain(m *testing.M) {
 // liveAndDie passes every crash point of the store.
 func liveAndDie(root string) int {
 	t := &testing.T{} // for the helpers; nothing is reported through it
-	s, err := Open(root, Options{})
+	policy, err := trust.LoadPolicy(trust.Options{AcceptUnsigned: "a test"})
+	if err != nil {
+		return 2
+	}
+	s, err := Open(root, Options{Policy: policy})
 	if err != nil {
 		return 2
 	}
@@ -44,10 +50,22 @@ func liveAndDie(root string) int {
 	if err != nil {
 		return 2
 	}
+	tag, err := image.ParseTag("another")
+	if err != nil || s.Tag(ctx, "one", tag) != nil || s.Pin(ctx, "one", Pinned) != nil {
+		return 2
+	}
 	if s.Lease(records[0].ID, "owner") != nil || s.Release("owner") != nil || s.Remove("one") != nil {
 		return 2
 	}
+	if _, err := s.Pull(ctx, Intake{Candidate: crashRemote(t).Candidate}); err != nil {
+		return 2
+	}
 	return 0
+}
+
+// crashRemote is an image with layers that imply directories, too.
+func crashRemote(t testing.TB) *remote {
+	return remoteOf(t, "pulled", "pulled", layerOf(t, "a", "below"), impliedLayer(t), bigLayer(t, 1))
 }
 
 // crashPoints reads the names of all crash points from the source, so that
@@ -86,7 +104,7 @@ func TestKilledAtEveryPoint(t *testing.T) {
 			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 				t.Fatalf("it did not die there: %v\n%s", err, out)
 			}
-			s := openStore(t, root)
+			s := pullStore(t, root)
 			got := ids(t, s)
 			if one, two := slices.ContainsFunc(got, func(s string) bool { return s[:3] == "one" }),
 				slices.ContainsFunc(got, func(s string) bool { return s[:3] == "two" }); one && !two {
@@ -101,13 +119,21 @@ func TestKilledAtEveryPoint(t *testing.T) {
 			expectClean(t, s)
 			layers := layerOf(t, "a", "shared")
 			admit(t, s, candidateOf(t, "one", "one", layers, layerOf(t, "b", "1")), candidateOf(t, "two", "two", layers, layerOf(t, "b", "2")))
-			for _, ref := range []string{"one", "two"} {
+			r := crashRemote(t)
+			pull(t, s, r)
+			if point == "store.partial-grown" && r.given.Load() >= int64(len(r.layers[2])) {
+				t.Errorf("%d bytes fetched, though some were there", r.given.Load())
+			}
+			for _, ref := range []string{"one", "two", "pulled"} {
 				if _, err := s.Resolve(ref); err != nil {
 					t.Error(err)
 				}
 				if err := s.Remove(ref); err != nil {
 					t.Error(err)
 				}
+			}
+			if n := layerCount(t, s); n != 0 {
+				t.Errorf("%d layers left", n)
 			}
 			if _, err := s.Resolve("one"); !errors.Is(err, errs.NotFound) {
 				t.Errorf("got %v", err)

@@ -44,14 +44,15 @@ func (p Problem) String() string {
 }
 
 // Fsck compares all parts of the store with each other and names what doesn't
-// fit; it changes nothing. Layers are taken at their record's word.
+// fit; it changes nothing. Layers are taken at their record's word;
+// Verify reads them.
 func (s *Store) Fsck(ctx context.Context) ([]Problem, error) {
 	unlock, err := s.lock(ctx, exclusive)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	v, err := s.survey()
+	v, err := s.survey(pullKept)
 	if err != nil {
 		return nil, err
 	}
@@ -140,13 +141,13 @@ func (c *checker) image(file string) {
 			c.add(Damaged, string(d), err)
 		}
 	}
-	for _, l := range r.Layers {
-		if _, err := c.store.layers.Info(l.DiffID); err != nil {
-			c.add(Damaged, string(l.DiffID), err)
+	for _, d := range r.Trees() {
+		if _, err := c.store.layers.Info(d); err != nil {
+			c.add(Damaged, string(d), err)
 			continue
 		}
-		if there, err := exists(c.store.layers.Tree(l.DiffID)); err != nil || !there {
-			c.add(Missing, c.store.layers.Tree(l.DiffID), err)
+		if there, err := exists(c.store.layers.Tree(d)); err != nil || !there {
+			c.add(Missing, c.store.layers.Tree(d), err)
 		}
 	}
 }

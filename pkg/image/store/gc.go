@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/stagelet/stagelet/internal/crash"
 	"github.com/stagelet/stagelet/internal/errs"
@@ -16,9 +17,15 @@ import (
 
 // GC removes what nothing leads to: sessions whose process died, replaced and
 // removed images that nobody leases, and layers that no image is left for.
-// Names are taken away under the lock; the files go after it.
-func (s *Store) GC(ctx context.Context) error {
-	doomed, release, err := s.condemn(ctx)
+// What interrupted pulls have got stays for a while, for the next ones.
+func (s *Store) GC(ctx context.Context) error { return s.collect(ctx, pullKept) }
+
+// Forget is GC that also gives up what interrupted pulls have got.
+func (s *Store) Forget(ctx context.Context) error { return s.collect(ctx, 0) }
+
+// collect takes names away under the lock; the files go after it.
+func (s *Store) collect(ctx context.Context, keep time.Duration) error {
+	doomed, release, err := s.condemn(ctx, keep)
 	if err != nil {
 		return err
 	}
@@ -32,14 +39,14 @@ func (s *Store) GC(ctx context.Context) error {
 
 // condemn moves all garbage below staging, where nobody owns it, and gives
 // the paths of what is to be deleted.
-func (s *Store) condemn(ctx context.Context) (doomed []string, release func(), err error) {
+func (s *Store) condemn(ctx context.Context, keep time.Duration) (doomed []string, release func(), err error) {
 	const op = "collect garbage"
 	unlock, err := s.lock(ctx, exclusive)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer unlock()
-	v, err := s.survey()
+	v, err := s.survey(keep)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -133,36 +140,4 @@ func (s *Store) unlist(ctx context.Context, ref string) (removed bool, err error
 	}
 	crash.Point("store.unlisted")
 	return true, nil
-}
-
-// Usage is what the store takes up on disk: bytes in whole pages, and inodes.
-func (s *Store) Usage() (bytes, inodes uint64, err error) {
-	const page = 4096
-	layers, _, err := s.layers.List()
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, d := range layers {
-		info, err := s.layers.Info(d)
-		if errors.Is(err, errs.NotFound) {
-			continue // removed meanwhile
-		}
-		if err != nil {
-			return 0, 0, err
-		}
-		bytes, inodes = bytes+info.Bytes+2*page, inodes+info.Inodes+2
-	}
-	for _, dir := range []string{s.blobs(), s.records(), s.leases()} {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			return 0, 0, errs.Wrap("measure image store", dir, err)
-		}
-		for _, e := range entries {
-			inodes++
-			if fi, err := e.Info(); err == nil && fi.Mode().IsRegular() {
-				bytes += (uint64(fi.Size()) + page - 1) / page * page
-			}
-		}
-	}
-	return bytes, inodes, nil
 }

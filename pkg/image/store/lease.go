@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
 	"github.com/stagelet/stagelet/internal/crash"
@@ -23,6 +24,10 @@ func checkOwner(owner string) error {
 	}
 	return nil
 }
+
+// OwnerPart separates an owner from the name of a part of it: "owner.1" has a lease
+// of its own, that ends with owner's at the latest.
+const OwnerPart = "."
 
 // Lease keeps the layers of the image of that id until owner releases it,
 // even when the image is removed meanwhile. An owner has one lease: a new one
@@ -58,16 +63,23 @@ func (s *Store) Lease(id image.Digest, owner string) error {
 	return nil
 }
 
-// Release ends the lease of owner; none is fine.
+// Release ends the lease of owner and those of its parts; none is fine.
 func (s *Store) Release(owner string) error {
+	const op = "release image"
 	if err := checkOwner(owner); err != nil {
 		return err
 	}
-	err := os.Remove(filepath.Join(s.leases(), owner))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	entries, err := os.ReadDir(s.leases())
+	if err != nil {
+		return errs.Wrap(op, owner, err)
 	}
-	return errs.Wrap("release image", owner, err)
+	var all []error
+	for _, e := range entries {
+		if e.Name() == owner || strings.HasPrefix(e.Name(), owner+OwnerPart) {
+			all = append(all, removeFile(filepath.Join(s.leases(), e.Name())))
+		}
+	}
+	return errs.Wrap(op, owner, errors.Join(all...))
 }
 
 // Leases gives the image that each owner has leased.

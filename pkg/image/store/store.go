@@ -10,9 +10,12 @@
 //	leases/<owner>     symbolic link "to" the id of the image that owner uses
 //	staging/<session>/ what is on its way in or out
 //
-// What the index doesn't lead to is garbage, unless a lease or a live session
-// holds it. Locks, in this order: a session's own (flock on its directory,
-// held for its life), then the store's (flock on the root, for moments only):
+// What the index doesn't lead to is garbage, unless a lease or a session holds
+// it: one that lives, or a pull that was interrupted not long ago. A layer gets
+// its name as soon as it is unpacked, so that all pulls under way share it; it
+// is synced before the first record names it. Locks, in this order: a session's own (flock on its directory,
+// held for its life), then a layer's (within the process, while it is
+// unpacked), then the store's (flock on the root, for moments only):
 // shared to add a lease, a session or a hold; exclusive to commit and to
 // collect garbage. Readers take none.
 package store
@@ -35,19 +38,30 @@ import (
 	"github.com/stagelet/stagelet/pkg/image/trust"
 )
 
-// Options of a store; the zero value is what a machine usually wants.
+// Policy decides which images may have a name.
+type Policy interface {
+	// Check decides on an image before any of its layers is fetched. Evidence
+	// is nil where there can be none. Refusal is errs.Denied.
+	Check(ctx context.Context, plan *image.Plan, e trust.Evidence, scope trust.Scope) (trust.Verified, error)
+	// Recheck applies the rules of now to an image that was taken in before,
+	// under the reference that it is to be used by.
+	Recheck(r *image.Record, ref image.Ref, scope trust.Scope) error
+}
+
+// Options of a store; the zero value takes in local imports alone.
 type Options struct {
-	Policy   *trust.Policy // nil: trust.Default
-	Platform v1.Platform   // zero: image.HostPlatform
+	Policy   Policy      // nil: trust.Default
+	Platform v1.Platform // zero: image.HostPlatform
 }
 
 // Store is an open image store. All methods may be called at the same time,
 // and from several processes.
 type Store struct {
 	root     string
-	policy   *trust.Policy
+	policy   Policy
 	platform v1.Platform
 	layers   *layer.Store
+	unpacks  keyedLock // by diff id
 
 	mu   sync.Mutex
 	view *view // nil until first used
@@ -73,6 +87,7 @@ func Open(root string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.layers = layers
+	s.unpacks.held = map[string]chan struct{}{}
 	return s, nil
 }
 
@@ -101,15 +116,7 @@ func (s *Store) blob(d image.Digest) string { return filepath.Join(s.blobs(), im
 // LayerPaths gives the layer directories of an image as overlayfs is to see
 // them, lowest first. They stay as long as the image is listed or leased.
 func (s *Store) LayerPaths(r *image.Record) ([]layer.Path, error) {
-	return s.layers.Paths(diffIDs(r))
-}
-
-func diffIDs(r *image.Record) []image.Digest {
-	all := make([]image.Digest, len(r.Layers))
-	for i, l := range r.Layers {
-		all[i] = l.DiffID
-	}
-	return all
+	return s.layers.Paths(r.Trees())
 }
 
 // lockMode is how the store's lock is held.

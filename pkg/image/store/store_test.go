@@ -41,7 +41,7 @@ func TestAdmit(t *testing.T) {
 		t.Errorf("manifest %s, %v", manifest, err)
 	}
 	paths, err := s.LayerPaths(r)
-	if err != nil || len(paths) != 3 || layerCount(t, s) != 2 {
+	if err != nil || len(paths) != 2 || layerCount(t, s) != 2 {
 		t.Fatal(paths, err)
 	}
 	if data, err := layer.ReadFile([]string{paths[0].Path, paths[1].Path}, "dir/b", 10); err != nil || string(data) != "top" {

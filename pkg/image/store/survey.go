@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
 	"github.com/stagelet/stagelet/internal/errs"
@@ -20,7 +21,8 @@ type survey struct {
 	records map[string]*image.Record // by file
 	broken  map[string]error         // files of records that can't be read
 	leases  map[string]image.Digest
-	held    map[image.Digest]bool // layers that live sessions hold
+	held    map[image.Digest]bool // layers that sessions hold
+	keep    time.Duration         // how long interrupted pulls are kept
 	layers  []image.Digest
 	blobs   []image.Digest
 
@@ -29,8 +31,8 @@ type survey struct {
 	strange []string // paths of files that are none of ours
 }
 
-func (s *Store) survey() (_ *survey, err error) {
-	v := &survey{records: map[string]*image.Record{}, broken: map[string]error{}, held: map[image.Digest]bool{}}
+func (s *Store) survey(keep time.Duration) (_ *survey, err error) {
+	v := &survey{keep: keep, records: map[string]*image.Record{}, broken: map[string]error{}, held: map[image.Digest]bool{}}
 	defer func() {
 		if err != nil {
 			v.release()
@@ -138,19 +140,29 @@ func (v *survey) readStaging(s *Store) error {
 		}
 		lock, err := sys.LockDir(path)
 		switch {
+		case err == nil && isKept(path, v.keep):
+			err = errors.Join(sys.UnlockDir(lock), v.readHolds(path))
 		case err == nil:
 			v.dead, v.locks = append(v.dead, path), append(v.locks, lock)
 		case errors.Is(err, errs.Precondition):
-			held, err := holds(path)
-			if err != nil {
-				return errs.Wrap("survey image store", path, err)
-			}
-			for _, d := range held {
-				v.held[d] = true
-			}
-		case !errors.Is(err, errs.NotFound):
+			err = v.readHolds(path)
+		case errors.Is(err, errs.NotFound):
+			err = nil
+		}
+		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (v *survey) readHolds(session string) error {
+	held, err := holds(session)
+	if err != nil {
+		return errs.Wrap("survey image store", session, err)
+	}
+	for _, d := range held {
+		v.held[d] = true
 	}
 	return nil
 }
@@ -196,8 +208,8 @@ func (v *survey) garbage() garbage {
 			continue
 		}
 		blobs[r.ID], blobs[r.Manifest] = true, true
-		for _, l := range r.Layers {
-			layers[l.DiffID] = true
+		for _, d := range r.Trees() {
+			layers[d] = true
 		}
 	}
 	for id, file := range v.index.Images {

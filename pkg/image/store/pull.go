@@ -1,0 +1,108 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/trust"
+)
+
+// Intake is a candidate with what speaks for it.
+type Intake struct {
+	Candidate *image.Candidate
+	Evidence  trust.Evidence // nil: there can be none
+	Scope     trust.Scope
+	Insecure  []string       // for the record: safeguards that were switched off
+	Progress  func(Progress) // told from any goroutine; may be nil
+}
+
+// Progress of one layer of a pull.
+type Progress struct {
+	Layer, Layers int          // lowest is 0
+	Digest        image.Digest // of the layer as distributed
+	State         LayerState
+	Done, Total   int64 // bytes as distributed
+}
+
+// LayerState says what is done for a layer.
+type LayerState string
+
+// The states.
+const (
+	LayerWaiting  LayerState = "waiting" // for its turn, or for another pull of the same
+	LayerFetching LayerState = "fetching"
+	LayerDone     LayerState = "done"
+	LayerThere    LayerState = "there already"
+)
+
+// Pull takes an image of a registry into the store. Layers that are there are
+// not fetched. Pulls of one image, in all processes, share the work: one
+// fetches, the others wait for it. What an interrupted pull has got is kept for
+// the next one for a while; one that was refused leaves nothing.
+func (s *Store) Pull(ctx context.Context, in Intake) (*image.Record, error) {
+	if in.Candidate.Origin != image.OriginRegistry {
+		return nil, errs.New(opAdmit, errs.Invalid, string(in.Candidate.Origin), errors.New("it doesn't come from a registry"))
+	}
+	all, err := s.plan(ctx, []Intake{in})
+	if err != nil {
+		return nil, err
+	}
+	a := all[0]
+	x, err := s.beginPull(ctx, a.plan.ID, func() { a.tellAll(LayerWaiting) })
+	if err != nil {
+		return nil, err
+	}
+	records, err := s.take(ctx, x, all)
+	if err != nil {
+		return nil, err
+	}
+	return records[0], nil
+}
+
+// Recheck applies the policy of now to an image that was taken in before,
+// under the reference that it is to be used by.
+func (s *Store) Recheck(r *image.Record, ref image.Ref, scope trust.Scope) error {
+	return s.policy.Recheck(r, ref, scope)
+}
+
+func (a *admission) tell(i int, state LayerState, done, total int64) {
+	if a.progress == nil || a.plan.Parsed == nil {
+		return
+	}
+	a.progress(Progress{
+		Layer: i, Layers: len(a.plan.Parsed.Layers), Digest: a.plan.Parsed.Layers[i].Digest,
+		State: state, Done: done, Total: total,
+	})
+}
+
+func (a *admission) tellAll(state LayerState) {
+	for i, l := range a.plan.Parsed.Layers {
+		a.tell(i, state, 0, l.Size)
+	}
+}
+
+// meter tells how much of the i-th layer was read.
+func (a *admission) meter(i int, blob io.ReadCloser, size int64) io.ReadCloser {
+	if a.progress == nil {
+		return blob
+	}
+	return &meter{ReadCloser: blob, tell: func(done int64) { a.tell(i, LayerFetching, done, size) }}
+}
+
+type meter struct {
+	io.ReadCloser
+	done int64
+	tell func(done int64)
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.ReadCloser.Read(p)
+	if n > 0 {
+		m.done += int64(n)
+		m.tell(m.done)
+	}
+	return n, err
+}

@@ -1,0 +1,409 @@
+package trust
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/signed"
+	"github.com/stagelet/stagelet/pkg/image"
+)
+
+// gpg is a GnuPG home of its own.
+type gpg struct {
+	t    testing.TB
+	home string
+}
+
+func newGPG(t testing.TB) *gpg {
+	t.Helper()
+	testutil.NeedProgram(t, "gpg")
+	home, err := os.MkdirTemp("", "gpg") // the agent's socket needs a short path
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gpg{t, home}
+	t.Cleanup(func() {
+		_ = exec.Command("gpgconf", "--homedir", home, "--kill", "all").Run()
+		if err := os.RemoveAll(home); err != nil {
+			t.Error(err)
+		}
+	})
+	return g
+}
+
+// run gives the output of gpg with that input.
+func (g *gpg) run(in []byte, args ...string) []byte {
+	g.t.Helper()
+	args = append([]string{"--homedir", g.home, "--batch", "--yes", "--pinentry-mode", "loopback", "--passphrase", "", "--quiet"}, args...)
+	cmd := exec.Command("gpg", args...)
+	cmd.Stdin = bytes.NewReader(in)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		g.t.Fatalf("gpg %s: %v\n%s", strings.Join(args, " "), err, &stderr)
+	}
+	return out
+}
+
+// generate makes a key and gives its fingerprint.
+func (g *gpg) generate(id, algorithm, usage, expire string, more ...string) string {
+	g.t.Helper()
+	g.run(nil, append(more, "--quick-generate-key", id, algorithm, usage, expire)...)
+	return g.fingerprint(id)
+}
+
+func (g *gpg) fingerprint(id string) string {
+	g.t.Helper()
+	for line := range strings.Lines(string(g.run(nil, "--with-colons", "--list-keys", "="+id))) {
+		if fields := strings.Split(line, ":"); fields[0] == "fpr" {
+			return strings.ToLower(fields[9])
+		}
+	}
+	g.t.Fatal("no fingerprint")
+	return ""
+}
+
+// revoke revokes a key.
+func (g *gpg) revoke(fingerprint string) {
+	g.t.Helper()
+	cert, err := os.ReadFile(filepath.Join(g.home, "openpgp-revocs.d", strings.ToUpper(fingerprint)+".rev"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.run(bytes.ReplaceAll(cert, []byte(":-----BEGIN"), []byte("-----BEGIN")), "--import")
+}
+
+func (g *gpg) export(ids ...string) []byte {
+	return g.run(nil, append([]string{"--armor", "--export"}, ids...)...)
+}
+
+func (b *bench) trustPGP(g *gpg, fingerprint string) {
+	b.t.Helper()
+	write(b.t, b.local, "prefix.d/registry.example.com/"+fingerprint, string(g.export(fingerprint)))
+}
+
+// lookaside says where GPG signatures are, and gives the place of the plan's
+// first one.
+func (b *bench) lookaside() string {
+	b.t.Helper()
+	dir := b.t.TempDir()
+	b.o.RegistriesD = filepath.Join(dir, "registries.d")
+	write(b.t, b.o.RegistriesD, "test.yaml", "docker:\n  registry.example.com/team:\n    lookaside: file://"+dir+"/sigs\n")
+	b.load()
+	return filepath.Join("sigs/team", "app@"+strings.Replace(string(b.plan.Digest), ":", "=", 1), "signature-1")
+}
+
+func TestSimpleSigning(t *testing.T) {
+	g := newGPG(t)
+	key := g.generate("signer", "rsa2048", "sign", "never")
+	ed := g.generate("second", "ed25519", "sign", "never")
+	for name, c := range map[string]struct {
+		key, reference string
+		args           []string
+		want           Reason
+	}{
+		"RSA":                 {key, "registry.example.com/team/app:v1", nil, ""},
+		"Ed25519, armor":      {ed, "registry.example.com/team/app", []string{"--armor"}, ""},
+		"uncompressed":        {key, "registry.example.com/team/app:v1", []string{"-z", "0"}, ""},
+		"another tag":         {key, "registry.example.com/team/app:v2", nil, OtherReference},
+		"another repository":  {key, "registry.example.com/team/db:v1", nil, OtherReference},
+		"weak hash":           {key, "registry.example.com/team/app:v1", []string{"--digest-algo", "SHA1", "--allow-weak-digest-algos"}, Weak},
+		"cosign's own format": {key, "", nil, BadEvidence},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			sig := b.lookaside()
+			b.trustPGP(g, key)
+			b.trustPGP(g, ed)
+			payload := signed.PayloadOf(simpleGPG, c.reference, b.plan.Digest)
+			if c.reference == "" {
+				payload = signed.Payload("registry.example.com/team/app:v1", b.plan.Digest)
+			}
+			message := g.run(payload, append(c.args, "--local-user", c.key, "--sign")...)
+			write(t, filepath.Dir(b.o.RegistriesD), sig, string(message))
+			if c.want != "" {
+				b.refused(c.want)
+				return
+			}
+			v := b.accepted()
+			if v.Kind != image.VerdictOpenPGP || v.Signers[0].Key != c.key || v.Signers[0].SignedAt.IsZero() || v.Signers[0].Signed != b.plan.Digest {
+				t.Errorf("verdict %+v", v)
+			}
+		})
+	}
+}
+
+func TestSimpleSigningOfAnotherDigestOrKey(t *testing.T) {
+	g := newGPG(t)
+	key, stranger := g.generate("signer", "ed25519", "sign", "never"), g.generate("stranger", "ed25519", "sign", "never")
+	b := newBench(t)
+	sig := b.lookaside()
+	b.trustPGP(g, key)
+	dir := filepath.Dir(b.o.RegistriesD)
+	b.refused(Unsigned)
+	other := planOf(t, "registry.example.com/x:v1").ID
+	write(t, dir, sig, string(g.run(signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", other), "--local-user", key, "--sign")))
+	b.refused(OtherDigest)
+	good := signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", b.plan.Digest)
+	write(t, dir, sig, string(g.run(good, "--local-user", stranger, "--sign")))
+	b.refused(UnknownKey)
+	write(t, dir, sig, string(good)) // nobody signed
+	b.refused(BadEvidence)
+	write(t, dir, sig, "-----BEGIN PGP MESSAGE-----\n\n!")
+	b.refused(BadEvidence)
+	// A second signature, by two people: one of them is trusted.
+	write(t, dir, strings.TrimSuffix(sig, "1")+"2", string(g.run(good, "--local-user", stranger, "--local-user", key, "--sign")))
+	b.accepted()
+}
+
+func TestLookasideOverHTTP(t *testing.T) {
+	g := newGPG(t)
+	key := g.generate("signer", "ed25519", "sign", "never")
+	b := newBench(t)
+	b.trustPGP(g, key)
+	b.o.RegistriesD = t.TempDir()
+	write(t, b.o.RegistriesD, "x.yaml", "default-docker:\n  sigstore: https://sigs.example.com/base/\n")
+	b.load()
+	_, err := b.check()
+	if !errors.Is(err, Unreachable) || !errors.Is(err, errs.Unavailable) {
+		t.Errorf("nothing can fetch it: %v", err)
+	}
+	message := g.run(signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", b.plan.Digest), "--sign")
+	want := "https://sigs.example.com/base/team/app@" + strings.Replace(string(b.plan.Digest), ":", "=", 1) + "/signature-"
+	var asked []string
+	b.o.Fetch = func(_ context.Context, url string, limit int64) ([]byte, error) {
+		asked = append(asked, url)
+		if url == want+"1" && int64(len(message)) <= limit {
+			return message, nil
+		}
+		return nil, errs.New("fetch", errs.NotFound, url, nil)
+	}
+	b.load()
+	b.accepted()
+	if strings.Join(asked, " ") != want+"1 "+want+"2" {
+		t.Errorf("asked for %v", asked)
+	}
+	for _, contradiction := range []string{"default-docker: {}\n", "docker: {a: {}}\ndocker: {}\n", "podman: {}\n"} {
+		write(t, b.o.RegistriesD, "y.yaml", contradiction)
+		if _, err := b.check(); !errors.Is(err, BadPolicy) || !errors.Is(err, Refused) {
+			t.Errorf("%q: %v", contradiction, err)
+		}
+	}
+}
+
+// at gives what gpg does at another time.
+func at(when time.Time) []string {
+	return []string{"--faked-system-time", when.UTC().Format("20060102T150405") + "!"}
+}
+
+func TestOpenPGPKeysGoBad(t *testing.T) {
+	now := time.Now()
+	long := now.Add(-1000 * 24 * time.Hour)
+	for _, c := range []struct {
+		name string
+		make func(g *gpg) (key string)
+		sign []string
+		want Reason
+	}{
+		{"good", func(g *gpg) string { return g.generate("k", "ed25519", "sign", "never") }, nil, ""},
+		{"signing subkey", func(g *gpg) string {
+			key := g.generate("k", "ed25519", "cert", "never")
+			g.run(nil, "--quick-add-key", key, "ed25519", "sign", "never")
+			return key
+		}, nil, ""},
+		{"expired since", func(g *gpg) string { return g.generate("k", "ed25519", "sign", "10d", at(long)...) }, at(long.Add(time.Hour)), ExpiredKey},
+		{"revoked", func(g *gpg) string {
+			key := g.generate("k", "ed25519", "sign", "never", at(long)...)
+			return key
+		}, nil, RevokedKey},
+		{"signed in the future", func(g *gpg) string { return g.generate("k", "ed25519", "sign", "never") }, at(now.Add(48 * time.Hour)), FromFuture},
+		{
+			"expired signature", func(g *gpg) string { return g.generate("k", "ed25519", "sign", "never", at(long)...) },
+			append(at(long.Add(time.Hour)), "--default-sig-expire", "1d"), Expired,
+		},
+		{"DSA", func(g *gpg) string { return g.generate("k", "dsa2048", "sign", "never") }, nil, Weak},
+		{"RSA-1024", func(g *gpg) string { return g.generate("k", "rsa1024", "sign", "never") }, nil, Weak},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newGPG(t)
+			key := c.make(g)
+			body := []byte("an image")
+			sig := g.run(body, append(c.sign, "--local-user", key, "--armor", "--detach-sign")...)
+			if c.want == RevokedKey {
+				g.revoke(key)
+			}
+			b := newBench(t)
+			write(t, b.local, "prefix.d/example.com/"+key, string(g.export(key)))
+			v, err := b.policy.CheckFile(fileOf("example.com/app", body, sig), Scope{})
+			if c.want == "" {
+				if err != nil || v.Kind != image.VerdictOpenPGP || v.Signers[0].Key != key {
+					t.Errorf("%+v, %v", v, err)
+				}
+				return
+			}
+			refusedFor(t, err, c.want)
+			if _, err := NewKey(g.export(key)); (c.want == FromFuture || c.want == Expired) == (err != nil) {
+				t.Errorf("the key alone: %v", err)
+			}
+		})
+	}
+}
+
+func fileOf(name string, body, sig []byte) File {
+	return File{Name: name, Signature: sig, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }}
+}
+
+func TestDetachedSignatures(t *testing.T) {
+	g := newGPG(t)
+	key, stranger := g.generate("signer", "rsa2048", "sign", "never"), g.generate("stranger", "rsa2048", "sign", "never")
+	b := newBench(t)
+	write(t, b.local, "prefix.d/example.com/app/"+key, string(g.export(key)))
+	body := bytes.Repeat([]byte("layer"), 100_000)
+	binary, armored := g.run(body, "--local-user", key, "--detach-sign"), g.run(body, "--local-user", key, "--armor", "--detach-sign")
+	check := func(f File) error { _, err := b.policy.CheckFile(f, Scope{}); return err }
+	for _, sig := range [][]byte{binary, armored} {
+		if err := check(fileOf("example.com/app", body, sig)); err != nil {
+			t.Error(err)
+		}
+		if err := check(fileOf("example.com/app/sub", body, sig)); err != nil {
+			t.Error(err)
+		}
+		refusedFor(t, check(fileOf("example.com/apple", body, sig)), NoRule)
+		refusedFor(t, check(fileOf("example.com/app", body[1:], sig)), BadSignature)
+	}
+	refusedFor(t, check(fileOf("example.com/app", body, nil)), Unsigned)
+	refusedFor(t, check(fileOf("example.com/app", body, []byte("junk"))), BadEvidence)
+	refusedFor(t, check(fileOf("example.com/app", body, g.export(key))), BadEvidence)
+	refusedFor(t, check(fileOf("example.com/app", body, g.run(body, "--local-user", stranger, "--detach-sign"))), UnknownKey)
+	refusedFor(t, check(fileOf("example.com/app", body, bytes.Repeat([]byte("x"), maxPGPSignature+1))), BadEvidence)
+	broken := fileOf("example.com/app", body, binary)
+	broken.Open = func() (io.ReadCloser, error) { return io.NopCloser(failing{}), nil }
+	if err := check(broken); !errors.Is(err, errBroken) || errors.Is(err, Refused) {
+		t.Errorf("a file that can't be read: %v", err)
+	}
+	if err := check(fileOf("../x", body, binary)); !errors.Is(err, errs.Invalid) {
+		t.Error(err)
+	}
+	write(t, b.local, "prefix.d/example.com/insecure.yaml", "insecure: true\n")
+	if v, err := b.policy.CheckFile(fileOf("example.com/app", body, nil), Scope{}); err != nil || v.Kind != image.VerdictInsecure {
+		t.Errorf("%+v, %v", v, err)
+	}
+	refusedFor(t, CheckName("example.com/app", "example.com/other"), OtherName)
+	if err := CheckName("example.com/app", "example.com/app"); err != nil {
+		t.Error(err)
+	}
+}
+
+var errBroken = errors.New("broken disk")
+
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, errBroken }
+
+func TestOpenPGPKeyFiles(t *testing.T) {
+	g := newGPG(t)
+	one, two := g.generate("one", "ed25519", "sign", "never"), g.generate("two", "ed25519", "sign", "never")
+	binary := g.run(nil, "--export", one)
+	if k, err := parseKey(binary); err != nil || k.fingerprint() != one {
+		t.Errorf("unarmored: %v", err)
+	}
+	contains(t, errors.New(mustKey(t, binary).String()), one, "one")
+	for name, c := range map[string]struct {
+		data []byte
+		want Reason
+	}{
+		"several keys":   {g.export(one, two), SeveralKeys},
+		"several blocks": {append(g.export(one), g.export(two)...), SeveralKeys},
+		"unarmored":      {append(append([]byte(nil), binary...), g.run(nil, "--export", two)...), SeveralKeys},
+		"secret key":     {g.run(nil, "--export-secret-keys", one), PrivateKey},
+		"secret armored": {g.run(nil, "--armor", "--export-secret-keys", one), PrivateKey},
+	} {
+		if _, err := parseKey(c.data); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, must be %q", name, err, c.want)
+		}
+	}
+	if _, err := parseRule(two, g.export(one)); !errors.Is(err, WrongName) {
+		t.Errorf("name of another key: %v", err)
+	}
+	for _, junk := range []string{
+		"", "x", "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n-----END PGP PUBLIC KEY BLOCK-----\n",
+		"-----BEGIN PGP PUBLIC KEY BLOCK-----\n", string(binary[:len(binary)/2]),
+	} {
+		if k, err := parseKey([]byte(junk)); err == nil {
+			t.Errorf("%q is %s", junk, k)
+		}
+	}
+}
+
+func mustKey(t testing.TB, data []byte) keySigner {
+	t.Helper()
+	k, err := parseKey(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestMinSignedAt(t *testing.T) {
+	g := newGPG(t)
+	old := time.Now().Add(-100 * 24 * time.Hour)
+	key := g.generate("signer", "ed25519", "sign", "never", at(old)...)
+	b := newBench(t)
+	sig := b.lookaside()
+	payload := signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", b.plan.Digest)
+	write(t, filepath.Dir(b.o.RegistriesD), sig, string(g.run(payload, append(at(old.Add(time.Hour)), "--sign")...)))
+	rule := func(since time.Time) {
+		text := fmt.Sprintf("key: |\n  %s\nminSignedAt: %s\n", strings.ReplaceAll(string(g.export(key)), "\n", "\n  "), since.UTC().Format(time.RFC3339))
+		write(t, b.local, "prefix.d/registry.example.com/signer.yaml", text)
+	}
+	rule(old)
+	b.accepted()
+	rule(old.Add(24 * time.Hour))
+	b.refused(TooOld)
+	// A key that proves no time at all proves nothing here.
+	write(t, b.local, "prefix.d/registry.example.com/signer.yaml",
+		"key: |\n  "+strings.ReplaceAll(string(b.key.PEM()), "\n", "\n  ")+"\nminSignedAt: 2020-01-01T00:00:00Z\n")
+	b.sign(b.key)
+	b.refused(NoTime)
+}
+
+// A policy is used by many goroutines at once.
+func TestConcurrentUse(t *testing.T) {
+	g := newGPG(t)
+	key := g.generate("signer", "ed25519", "sign", "never")
+	b := newBench(t)
+	b.trust("registry.example.com", b.key)
+	b.sign(b.key)
+	write(t, b.local, "prefix.d/example.com/"+key, string(g.export(key)))
+	body := []byte("an image")
+	sig := g.run(body, "--detach-sign")
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			if _, err := b.policy.CheckFile(fileOf("example.com/app", body, sig), Scope{}); err != nil {
+				t.Error(err)
+			}
+			v, err := b.check()
+			if err != nil {
+				t.Error(err)
+			}
+			if err := b.policy.Recheck(&image.Record{Verdict: v.Verdict()}, b.plan.Asked, Scope{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+}
