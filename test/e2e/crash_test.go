@@ -32,7 +32,7 @@ func TestCrashes(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			s.during(t)
 			c := &crashTest{server: s, point: point, mark: s.path("mark-" + point), before: before}
-			for _, scene := range []func(*testing.T){c.lifeCycle, c.lostSupervisor, c.images, c.firstStart} {
+			for _, scene := range []func(*testing.T){c.lifeCycle, c.lostSupervisor, c.images, c.pulls, c.firstStart} {
 				scene(t)
 				c.recover(t)
 				c.settled(t)
@@ -287,6 +287,35 @@ func (c *crashTest) images(t *testing.T) {
 		c.fsck()
 		// It may have been done but for the last word.
 		if _, err := c.cliWith(nil, bytes.NewReader(buf.Bytes()), args...); err != nil && !strings.Contains(err.Error(), "no such image") {
+			t.Error(err)
+		}
+	}
+	if st, err := c.server.images.ImageStatus(c.ctx, &cri.ImageSpec{Image: name}, false); err != nil || st.Image != nil {
+		t.Errorf("status of a removed image: %v, %v", st, err)
+	}
+}
+
+// pulls pulls an image, gives it a name more, pins and removes it.
+func (c *crashTest) pulls(t *testing.T) {
+	c.arm(t)
+	r := newRegistry(t)
+	ref := r.push(t, "crash", "v1", randomLayer(byte(serial.Add(1)), 2<<20))
+	c.allow(t, r, "")
+	if !c.try(t, "PullImage", &pod{}, func() error { _, err := c.pull(ref, ""); return err }) && !c.passed() {
+		t.Error("it can't be pulled")
+	}
+	const name = "localhost/stagelet/pulled:v1"
+	for _, args := range [][]string{{"image", "tag", ref, name}, {"image", "pin", name}, {"image", "verify", name}, {"image", "rm", ref}} {
+		_, err := c.cliWith(c.env(), nil, args...)
+		if err == nil {
+			continue
+		}
+		if !c.passed() {
+			t.Fatal(err)
+		}
+		c.mustCLI("gc")
+		c.fsck()
+		if _, err := c.cli(args...); err != nil && !strings.Contains(err.Error(), "no such image") {
 			t.Error(err)
 		}
 	}

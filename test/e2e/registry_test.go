@@ -1,0 +1,124 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/stagelet/stagelet/internal/testutil/busybox"
+)
+
+// imageRegistry serves images over plain HTTP on the loopback.
+type imageRegistry struct {
+	http   *httptest.Server
+	host   string       // "127.0.0.1:port"
+	served atomic.Int64 // bytes of blobs
+	// slow, when set, is how long each 64 KiB of a blob take.
+	slow atomic.Int64
+
+	mu    sync.Mutex
+	blobs map[string][]byte
+	tags  map[string]string // "repository:tag" to digests
+}
+
+func newRegistry(t testing.TB) *imageRegistry {
+	t.Helper()
+	r := &imageRegistry{blobs: map[string][]byte{}, tags: map[string]string{}}
+	r.http = httptest.NewServer(r)
+	t.Cleanup(r.http.Close)
+	r.host = strings.TrimPrefix(r.http.URL, "http://")
+	return r
+}
+
+// push gives an image of busybox that tag, and its reference.
+func (r *imageRegistry) push(t testing.TB, repository, tag string, layers ...[]busybox.File) (ref string) {
+	t.Helper()
+	var buf bytes.Buffer
+	if err := (busybox.Image{Name: "x", Layers: layers}).WriteOCI(&buf); err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for a := tar.NewReader(&buf); ; {
+		h, err := a.Next()
+		if errors.Is(err, io.EOF) {
+			return r.host + "/" + repository + ":" + tag
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Name == v1.ImageIndexFile {
+			var index v1.Index
+			if err := json.Unmarshal(data, &index); err != nil {
+				t.Fatal(err)
+			}
+			r.tags[repository+":"+tag] = string(index.Manifests[0].Digest)
+			continue
+		}
+		r.blobs[string(digest.FromBytes(data))] = data
+	}
+}
+
+// ServeHTTP serves what a pull needs of the OCI distribution-spec.
+func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	path := strings.TrimPrefix(q.URL.Path, "/v2/")
+	dir, reference := filepath.Split(path)
+	repository, kind := filepath.Split(strings.TrimSuffix(dir, "/"))
+	repository = strings.TrimSuffix(repository, "/")
+	r.mu.Lock()
+	if kind == "manifests" && !strings.Contains(reference, ":") {
+		reference = r.tags[repository+":"+reference]
+	}
+	data, there := r.blobs[reference]
+	r.mu.Unlock()
+	switch {
+	case path == "" || path == q.URL.Path:
+	case kind == "referrers":
+		w.Header().Set("Content-Type", v1.MediaTypeImageIndex)
+		_, _ = io.WriteString(w, `{"schemaVersion":2,"mediaType":"`+v1.MediaTypeImageIndex+`","manifests":[]}`)
+	case !there:
+		http.NotFound(w, q)
+	case kind == "manifests":
+		w.Header().Set("Content-Type", v1.MediaTypeImageManifest)
+		w.Header().Set("Docker-Content-Digest", reference)
+		_, _ = w.Write(data)
+	default:
+		http.ServeContent(&countedWriter{ResponseWriter: w, r: r}, q, "", time.Time{}, bytes.NewReader(data))
+	}
+}
+
+// countedWriter counts, and slows down, what is served of blobs.
+type countedWriter struct {
+	http.ResponseWriter
+	r *imageRegistry
+}
+
+func (w *countedWriter) Write(p []byte) (n int, err error) {
+	for len(p) > 0 && err == nil {
+		part := p[:min(len(p), 64<<10)]
+		p = p[len(part):]
+		time.Sleep(time.Duration(w.r.slow.Load()))
+		var k int
+		k, err = w.ResponseWriter.Write(part)
+		n += k
+		w.r.served.Add(int64(k))
+	}
+	return n, err
+}
