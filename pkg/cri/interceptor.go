@@ -22,6 +22,7 @@ func ServerOptions(logger klog.Logger) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
+		grpc.WriteBufferSize(writeBuffer),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 			err = observe(ctx, logger, info.FullMethod, func(ctx context.Context) (about []any, err error) {
 				resp, err = next(ctx, req)

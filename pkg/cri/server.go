@@ -21,6 +21,10 @@ const (
 	// maxMessage is the size of a gRPC message in either direction, in bytes;
 	// kubelet and crictl accept no more.
 	maxMessage = 16 << 20
+	// writeBuffer is how much of an answer is handed to the kernel at once, in
+	// bytes: a list is large, and each piece wakes its reader. (grpc lends the buffer to
+	// connections while they write.)
+	writeBuffer = 512 << 10
 	// maxErrorText bounds the text of an error, in bytes: it travels in a
 	// header.
 	maxErrorText = 8 << 10
