@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -32,7 +33,7 @@ func imageCommand(s *settings) *cobra.Command {
 }
 
 func imageImportCommand(s *settings) *cobra.Command {
-	var name string
+	var i importing
 	c := &cobra.Command{
 		Use:   "import FILE",
 		Short: "Import a docker save or OCI archive",
@@ -42,21 +43,28 @@ reads standard input. Every digest, size and diff id is checked before an image
 gets its name; all images of the archive are imported, or none.
 
 Whoever may write this host's images may import: the verdict "local import" is
-recorded with each image. The ids of the images are printed.`,
+recorded with each image. If a signature lies beside FILE, as "gpg --armor
+--detach-sign FILE" makes it, whoever made it has to be trusted with the names
+of the images, and is recorded. The ids of the images are printed.`,
 		Example: `  docker save busybox | stagelet image import -
-  stagelet image import app.tar --name registry.example.com/app:v1`,
+  stagelet image import app.tar --name registry.example.com/app:v1
+  stagelet image import app.tar --signature release/app.tar.asc`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return withImages(s, func(images *store.Store) error {
-				return importArchive(c.Context(), images, args[0], name, c.OutOrStdout(), c.ErrOrStderr())
+				return i.importArchive(c.Context(), images, args[0], c.OutOrStdout(), c.ErrOrStderr())
 			})
 		},
 	}
-	c.Flags().StringVar(&name, "name", "", "name of the image, instead of what the archive says; needed when it says none")
+	c.Flags().StringVar(&i.name, "name", "", "name of the image, instead of what the archive says; needed when it says none")
+	c.Flags().StringVar(&i.signature, "signature", "", "detached OpenPGP signature of FILE (default FILE.asc, if it is there)")
 	return c
 }
 
-func importArchive(ctx context.Context, images *store.Store, file, name string, out, progress io.Writer) error {
+// importing is what the flags of "image import" say.
+type importing struct{ name, signature string }
+
+func (i importing) importArchive(ctx context.Context, images *store.Store, file string, out, progress io.Writer) error {
 	in := os.Stdin
 	if file != "-" {
 		f, err := os.Open(file)
@@ -66,8 +74,12 @@ func importArchive(ctx context.Context, images *store.Store, file, name string, 
 		defer f.Close()
 		in = f
 	}
+	signature, err := i.signatureOf(file)
+	if err != nil {
+		return err
+	}
 	meter := newMeter(progress)
-	records, err := archive.Import(ctx, images, in, archive.Options{Name: name, Progress: meter.layer})
+	records, err := archive.Import(ctx, images, in, archive.Options{Name: i.name, Signature: signature, Progress: meter.layer})
 	meter.end()
 	if err != nil {
 		return err
@@ -76,6 +88,23 @@ func importArchive(ctx context.Context, images *store.Store, file, name string, 
 		fmt.Fprintf(out, "%s\t%s\n", r.ID, strings.Join(r.Tags, " "))
 	}
 	return nil
+}
+
+// signatureOf gives the signature of a file, nil when there is none. Only one
+// that somebody named must be there.
+func (i importing) signatureOf(file string) ([]byte, error) {
+	path := i.signature
+	if path == "" {
+		if file == "-" {
+			return nil, nil
+		}
+		path = file + ".asc"
+	}
+	signature, err := readAll(os.Stdin, path)
+	if i.signature == "" && errors.Is(err, errs.NotFound) {
+		return nil, nil
+	}
+	return signature, err
 }
 
 func imageListCommand(s *settings) *cobra.Command {

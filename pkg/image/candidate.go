@@ -47,6 +47,18 @@ type Candidate struct {
 	// OpenAt is Open from the offset on, in bytes; nil when only whole layers
 	// can be had. With it, what an earlier attempt got is not fetched again.
 	OpenAt func(ctx context.Context, i int, offset int64) (io.ReadCloser, error)
+	// File is the file that brought the image, where a signature of that file
+	// came with it; nil when none did.
+	File *SignedFile
+}
+
+// SignedFile is a file that has an OpenPGP signature of its own.
+type SignedFile struct {
+	// Open gives the bytes as they were transferred; once for each key that may
+	// have signed them.
+	Open func() (io.ReadCloser, error)
+	// Signature is the detached signature, in armor or without.
+	Signature []byte
 }
 
 // Plan is a candidate whose documents fit each other.

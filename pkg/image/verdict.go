@@ -28,7 +28,7 @@ type Verdict struct {
 	Rule string    `json:"rule"`
 	Time time.Time `json:"time"`
 	// Reference is what the image was asked for as, canonical; "" for a local
-	// import.
+	// import that nobody signed.
 	Reference string `json:"reference,omitempty"`
 	// Namespace is the Kubernetes namespace that it was asked for from.
 	Namespace string `json:"namespace,omitempty"`
@@ -48,7 +48,7 @@ type Signer struct {
 	// SignedAt is when it was signed: as a transparency log or a time-stamping
 	// authority proves, or as an OpenPGP signature says. Zero when unknown.
 	SignedAt time.Time `json:"signedAt,omitzero"`
-	// Signed is the digest of what was signed: the manifest, or an index that
-	// lists it.
+	// Signed is the digest of what was signed: the manifest, an index that
+	// lists it, or the file that brought the image.
 	Signed Digest `json:"signed"`
 }

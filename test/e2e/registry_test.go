@@ -16,9 +16,11 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
+	"github.com/stagelet/stagelet/internal/testutil/signed"
 )
 
 // imageRegistry serves images over plain HTTP on the loopback.
@@ -28,6 +30,8 @@ type imageRegistry struct {
 	served atomic.Int64 // bytes of blobs
 	// slow, when set, is how long each 64 KiB of a blob take.
 	slow atomic.Int64
+	// evidence are signatures, in every repository.
+	evidence *signed.Repo
 
 	mu    sync.Mutex
 	blobs map[string][]byte
@@ -36,7 +40,7 @@ type imageRegistry struct {
 
 func newRegistry(t testing.TB) *imageRegistry {
 	t.Helper()
-	r := &imageRegistry{blobs: map[string][]byte{}, tags: map[string]string{}}
+	r := &imageRegistry{blobs: map[string][]byte{}, tags: map[string]string{}, evidence: signed.NewRepo(t)}
 	r.http = httptest.NewServer(r)
 	t.Cleanup(r.http.Close)
 	r.host = strings.TrimPrefix(r.http.URL, "http://")
@@ -90,17 +94,45 @@ func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	r.mu.Unlock()
 	switch {
 	case path == "" || path == q.URL.Path:
-	case kind == "referrers":
-		w.Header().Set("Content-Type", v1.MediaTypeImageIndex)
-		_, _ = io.WriteString(w, `{"schemaVersion":2,"mediaType":"`+v1.MediaTypeImageIndex+`","manifests":[]}`)
-	case !there:
-		http.NotFound(w, q)
+	case kind == "referrers", !there:
+		r.serveEvidence(w, q, kind, filepath.Base(path))
 	case kind == "manifests":
 		w.Header().Set("Content-Type", v1.MediaTypeImageManifest)
 		w.Header().Set("Docker-Content-Digest", reference)
 		_, _ = w.Write(data)
 	default:
 		http.ServeContent(&countedWriter{ResponseWriter: w, r: r}, q, "", time.Time{}, bytes.NewReader(data))
+	}
+}
+
+func (r *imageRegistry) serveEvidence(w http.ResponseWriter, q *http.Request, kind, reference string) {
+	switch kind {
+	case "referrers":
+		listed, err := r.evidence.Referrers(q.Context(), digest.Digest(reference))
+		if err != nil {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		w.Header().Set("Content-Type", v1.MediaTypeImageIndex)
+		_ = json.NewEncoder(w).Encode(v1.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex,
+			Manifests: append([]v1.Descriptor{}, listed...),
+		})
+	case "manifests":
+		data, mediaType, err := r.evidence.Manifest(q.Context(), reference)
+		if err != nil {
+			http.NotFound(w, q)
+			return
+		}
+		w.Header().Set("Content-Type", mediaType)
+		_, _ = w.Write(data)
+	default:
+		data, err := r.evidence.Blob(q.Context(), v1.Descriptor{Digest: digest.Digest(reference)}, 1<<20)
+		if err != nil {
+			http.NotFound(w, q)
+			return
+		}
+		_, _ = w.Write(data)
 	}
 }
 

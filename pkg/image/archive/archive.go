@@ -32,6 +32,10 @@ type Options struct {
 	// says. It is needed when the archive says nothing, and refused when
 	// there are several images in it.
 	Name string
+	// Signature is a detached OpenPGP signature of the archive as it is read,
+	// compressed or not; nil: there is none. One that no rule accepts refuses
+	// the archive.
+	Signature []byte
 	// Platform picks from indexes; zero: this machine's.
 	Platform v1.Platform
 	// Progress is told how far each layer is, from any goroutine; may be nil.
@@ -47,10 +51,20 @@ type Progress struct {
 
 // Import takes all images of the archive r into the store, or none. An
 // uncompressed regular file is read in place; anything else is spooled first,
-// as what describes the layers may come after them.
+// as what describes the layers may come after them, and so is what is signed:
+// nobody can change it then.
 func Import(ctx context.Context, store Store, r io.Reader, o Options) ([]*image.Record, error) {
 	if o.Platform.OS == "" {
 		o.Platform = image.HostPlatform()
+	}
+	var signed *image.SignedFile
+	if o.Signature != nil {
+		own, err := keep(ctx, store, r)
+		if err != nil {
+			return nil, err
+		}
+		defer own.Close()
+		r, signed = own, signedFile(own, o.Signature)
 	}
 	f, release, err := seekable(ctx, store, r)
 	if err != nil {
@@ -71,6 +85,7 @@ func Import(ctx context.Context, store Store, r io.Reader, o Options) ([]*image.
 	candidates := make([]*image.Candidate, len(found))
 	for i, m := range found {
 		candidates[i] = m.candidate(o.Progress)
+		candidates[i].File = signed
 	}
 	return store.Admit(ctx, candidates...)
 }

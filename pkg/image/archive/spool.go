@@ -14,8 +14,6 @@ import (
 
 // seekable gives the uncompressed archive as a file: r itself if it is one.
 func seekable(ctx context.Context, store Store, r io.Reader) (f *os.File, release func(), err error) {
-	in := &counter{ended: ctx.Err, r: r}
-	buffered := bufio.NewReaderSize(in, 64<<10)
 	if given, ok := r.(*os.File); ok && isPlainFile(given) {
 		magic := make([]byte, image.SniffLen)
 		n, err := given.ReadAt(magic, 0)
@@ -26,6 +24,8 @@ func seekable(ctx context.Context, store Store, r io.Reader) (f *os.File, releas
 			return given, func() {}, err
 		}
 	}
+	in := &counter{ended: ctx.Err, r: r}
+	buffered := bufio.NewReaderSize(in, bufferBytes)
 	magic, err := buffered.Peek(image.SniffLen)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, errs.Wrap(op, "archive", err)
@@ -34,16 +34,52 @@ func seekable(ctx context.Context, store Store, r io.Reader) (f *os.File, releas
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err = store.Spool()
+	f, err = spooled(store, buffered, in, c)
 	if err != nil {
 		return nil, nil, err
 	}
-	release = func() { _ = f.Close() }
-	if err := spool(f, buffered, in, c); err != nil {
-		release()
-		return nil, nil, err
+	return f, func() { _ = f.Close() }, nil
+}
+
+// bufferBytes is how much is read of an archive at once.
+const bufferBytes = 64 << 10
+
+// keep copies an archive as it is to where nobody else can change it.
+func keep(ctx context.Context, store Store, r io.Reader) (*os.File, error) {
+	in := &counter{ended: ctx.Err, r: r}
+	f, err := spooled(store, bufio.NewReaderSize(in, bufferBytes), in, image.Uncompressed)
+	if err != nil {
+		return nil, err
 	}
-	return f, release, nil
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		_ = f.Close()
+		return nil, errs.Wrap(op, "archive", err)
+	}
+	return f, nil
+}
+
+// signedFile is an archive with its signature.
+func signedFile(f *os.File, signature []byte) *image.SignedFile {
+	return &image.SignedFile{Signature: signature, Open: func() (io.ReadCloser, error) {
+		fi, err := f.Stat()
+		if err != nil {
+			return nil, errs.Wrap(op, "archive", err)
+		}
+		return io.NopCloser(io.NewSectionReader(f, 0, fi.Size())), nil
+	}}
+}
+
+// spooled writes r, unpacked, into a file of the store.
+func spooled(store Store, r *bufio.Reader, in *counter, c image.Compression) (*os.File, error) {
+	f, err := store.Spool()
+	if err != nil {
+		return nil, err
+	}
+	if err := spool(f, r, in, c); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // isPlainFile says that f is a regular file, still at its beginning.

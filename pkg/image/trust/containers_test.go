@@ -156,15 +156,15 @@ func TestContainersRequirementsAddUp(t *testing.T) {
 }
 
 func TestContainersSignedBy(t *testing.T) {
-	g := newGPG(t)
-	key, other := g.generate("signer", "ed25519", "sign", "never"), g.generate("other", "ed25519", "sign", "never")
+	g := signed.NewGPG(t)
+	key, other := g.Generate("signer", "ed25519", "sign", "never"), g.Generate("other", "ed25519", "sign", "never")
 	b := newBench(t)
 	sig := b.lookaside()
-	ring := write(t, t.TempDir(), "ring.gpg", string(g.run(nil, "--export", key, other)))
+	ring := write(t, t.TempDir(), "ring.gpg", string(g.Run(nil, "--export", key, other)))
 	b.containers(`{"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "` + ring + `"}]}`)
 	b.refused(Unsigned)
 	payload := signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", b.plan.Digest)
-	write(t, filepath.Dir(b.o.RegistriesD), sig, string(g.run(payload, "--local-user", other, "--sign")))
+	write(t, filepath.Dir(b.o.RegistriesD), sig, string(g.Run(payload, "--local-user", other, "--sign")))
 	if v := b.accepted(); v.Kind != image.VerdictOpenPGP || v.Signers[0].Key != other {
 		t.Errorf("verdict %+v", v)
 	}
@@ -240,14 +240,14 @@ func TestRecheckOfUnsigned(t *testing.T) {
 
 // A revoked key doesn't stand by anything any more, an expired one does.
 func TestRecheckOfKeysThatWentBad(t *testing.T) {
-	g := newGPG(t)
+	g := signed.NewGPG(t)
 	for _, revoke := range []string{"", "revoke"} {
 		b := newBench(t)
-		key := g.generate("signer"+revoke, "ed25519", "sign", "1d")
+		key := g.Generate("signer"+revoke, "ed25519", "sign", "1d")
 		b.trustPGP(g, key)
 		sig := b.lookaside()
 		payload := signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", b.plan.Digest)
-		write(t, filepath.Dir(b.o.RegistriesD), sig, string(g.run(payload, "--local-user", key, "--sign")))
+		write(t, filepath.Dir(b.o.RegistriesD), sig, string(g.Run(payload, "--local-user", key, "--sign")))
 		record := &image.Record{ID: b.plan.ID, Verdict: b.accepted()}
 		if revoke == "" {
 			b.o.Now = func() time.Time { return time.Now().AddDate(1, 0, 0) }
@@ -258,7 +258,7 @@ func TestRecheckOfKeysThatWentBad(t *testing.T) {
 			}
 			continue
 		}
-		g.revoke(key)
+		g.Revoke(key)
 		b.trustPGP(g, key)
 		refusedFor(t, b.policy.Recheck(record, b.plan.Asked, Scope{}), RevokedKey)
 	}

@@ -2,24 +2,25 @@ package trust
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
-// File is a file that has an OpenPGP signature of its own: an ACI, with its
-// .aci.asc.
+// File is a file with a signature that was asked for by a name of its own: an
+// ACI, with its .aci.asc.
 type File struct {
 	// Name is what was asked for, "example.com/app": rules are found by it.
 	Name string
-	// Open gives the bytes as they were transferred; once for each key.
-	Open func() (io.ReadCloser, error)
-	// Signature is the detached signature, in armor or without.
-	Signature []byte
+	image.SignedFile
 }
 
 // CheckFile proves a detached signature by any OpenPGP key that is trusted
@@ -34,33 +35,65 @@ func (p *Policy) CheckFile(f File, scope Scope) (image.Verdict, error) {
 	if err != nil {
 		return v, err
 	}
-	next := fmt.Sprintf("To trust its signer: stagelet trust add --prefix %s KEYFILE", f.Name)
-	if len(rules) == 0 {
-		return v, refuse(f.Name, []error{NoRule}, next)
+	err = checkSigned(&f.SignedFile, rules, f.Name, addKey(f.Name), &v)
+	return v, err
+}
+
+// checkArchive proves the signature of the file that brought an image. Its
+// signer has to be trusted with every name that the image is to have.
+func (p *Policy) checkArchive(plan *image.Plan, scope Scope, v *image.Verdict) error {
+	if len(plan.Names) == 0 {
+		return refuse(string(plan.ID), []error{NoRule}, "")
 	}
-	causes, signer, by, err := f.prove(rules, v.Time)
+	v.Reference, v.Namespace = plan.Names[0].String(), scope.Namespace
+	for i, name := range plan.Names {
+		rules, err := p.files.rules(name, scope)
+		if err != nil {
+			return errs.Wrap(opVerify, name.Familiar(), err)
+		}
+		one := *v
+		next := addKey(name.Repository()) + ". Without its signature beside it, the file can be imported as it is"
+		if err := checkSigned(plan.File, rules, name.Familiar(), next, &one); err != nil {
+			return err
+		}
+		if i == 0 {
+			*v = one
+		}
+	}
+	return nil
+}
+
+// addKey is the next step for whoever trusts the signer of a file.
+func addKey(prefix string) string {
+	return fmt.Sprintf("To trust its signer: stagelet trust add --prefix %s KEYFILE", prefix)
+}
+
+// checkSigned fills in the verdict, or says why there is none.
+func checkSigned(f *image.SignedFile, rules []*rule, subject, next string, v *image.Verdict) error {
+	if len(rules) == 0 {
+		return refuse(subject, []error{NoRule}, next)
+	}
+	causes, signer, by, err := prove(f, rules, v.Time)
 	switch {
 	case err != nil:
-		return v, errs.Wrap(opVerify, f.Name, err)
+		return errs.Wrap(opVerify, subject, err)
 	case by != nil:
 		v.Kind, v.Rule, v.Signers = signer.Kind, by.text(), []image.Signer{signer}
-		return v, nil
+		return nil
 	}
-	for _, r := range rules {
-		if r.signer == nil {
-			v.Kind, v.Rule = image.VerdictInsecure, r.text()
-			return v, nil
-		}
+	if r := (requirement{rules: rules}).unsigned(); r != nil {
+		v.Kind, v.Rule = image.VerdictInsecure, r.text()
+		return nil
 	}
 	if len(causes) == 0 {
 		causes = []error{NotTrusted}
 	}
-	return v, refuse(f.Name, causes, next)
+	return refuse(subject, causes, next)
 }
 
 // prove finds a rule whose key signed the file, and else says why none did. An
 // error says that the file can't be read.
-func (f *File) prove(rules []*rule, now time.Time) (causes []error, _ image.Signer, _ *rule, _ error) {
+func prove(f *image.SignedFile, rules []*rule, now time.Time) (causes []error, _ image.Signer, _ *rule, _ error) {
 	if len(bytes.TrimSpace(f.Signature)) == 0 {
 		return []error{Unsigned}, image.Signer{}, nil, nil
 	}
@@ -69,40 +102,45 @@ func (f *File) prove(rules []*rule, now time.Time) (causes []error, _ image.Sign
 		if !ok {
 			continue
 		}
-		signedAt, refused, err := f.by(key, now)
+		signer, refused, err := signedBy(f, key, now)
 		if err != nil {
 			return nil, image.Signer{}, nil, err
 		}
 		if refused == nil {
-			refused = r.terms.checkTime(signedAt)
+			refused = r.terms.checkTime(signer.SignedAt)
 		}
 		if refused == nil {
-			return nil, image.Signer{Kind: image.VerdictOpenPGP, Key: key.id, SignedAt: signedAt}, r, nil
+			return nil, signer, r, nil
 		}
 		causes = append(causes, refused)
 	}
 	return causes, image.Signer{}, nil, nil
 }
 
-func (f *File) by(key *pgpKey, now time.Time) (signedAt time.Time, refused, err error) {
+func signedBy(f *image.SignedFile, key *pgpKey, now time.Time) (_ image.Signer, refused, err error) {
 	body, err := f.Open()
 	if err != nil {
-		return time.Time{}, nil, err
+		return image.Signer{}, nil, err
 	}
 	defer body.Close()
-	b := &watched{r: body}
-	signedAt, refused = key.verifyDetached(b, f.Signature, now)
-	return signedAt, refused, b.err
+	b := &watched{r: body, sum: sha256.New()}
+	at, refused := key.verifyDetached(b, f.Signature, now)
+	return image.Signer{
+		Kind: image.VerdictOpenPGP, Key: key.id, SignedAt: at, Signed: digest.NewDigest(digest.SHA256, b.sum),
+	}, refused, b.err
 }
 
-// watched remembers that reading failed: that is no refusal.
+// watched digests what is read, and remembers that reading failed: that is no
+// refusal.
 type watched struct {
 	r   io.Reader
+	sum hash.Hash
 	err error
 }
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.r.Read(p)
+	_, _ = w.sum.Write(p[:n]) // never fails
 	if err != nil && !errors.Is(err, io.EOF) {
 		w.err = err
 	}

@@ -6,93 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/stagelet/stagelet/internal/errs"
-	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/signed"
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
-// gpg is a GnuPG home of its own.
-type gpg struct {
-	t    testing.TB
-	home string
-}
-
-func newGPG(t testing.TB) *gpg {
-	t.Helper()
-	testutil.NeedProgram(t, "gpg")
-	home, err := os.MkdirTemp("", "gpg") // the agent's socket needs a short path
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := &gpg{t, home}
-	t.Cleanup(func() {
-		_ = exec.Command("gpgconf", "--homedir", home, "--kill", "all").Run()
-		if err := os.RemoveAll(home); err != nil {
-			t.Error(err)
-		}
-	})
-	return g
-}
-
-// run gives the output of gpg with that input.
-func (g *gpg) run(in []byte, args ...string) []byte {
-	g.t.Helper()
-	args = append([]string{"--homedir", g.home, "--batch", "--yes", "--pinentry-mode", "loopback", "--passphrase", "", "--quiet"}, args...)
-	cmd := exec.Command("gpg", args...)
-	cmd.Stdin = bytes.NewReader(in)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		g.t.Fatalf("gpg %s: %v\n%s", strings.Join(args, " "), err, &stderr)
-	}
-	return out
-}
-
-// generate makes a key and gives its fingerprint.
-func (g *gpg) generate(id, algorithm, usage, expire string, more ...string) string {
-	g.t.Helper()
-	g.run(nil, append(more, "--quick-generate-key", id, algorithm, usage, expire)...)
-	return g.fingerprint(id)
-}
-
-func (g *gpg) fingerprint(id string) string {
-	g.t.Helper()
-	for line := range strings.Lines(string(g.run(nil, "--with-colons", "--list-keys", "="+id))) {
-		if fields := strings.Split(line, ":"); fields[0] == "fpr" {
-			return strings.ToLower(fields[9])
-		}
-	}
-	g.t.Fatal("no fingerprint")
-	return ""
-}
-
-// revoke revokes a key.
-func (g *gpg) revoke(fingerprint string) {
-	g.t.Helper()
-	cert, err := os.ReadFile(filepath.Join(g.home, "openpgp-revocs.d", strings.ToUpper(fingerprint)+".rev"))
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	g.run(bytes.ReplaceAll(cert, []byte(":-----BEGIN"), []byte("-----BEGIN")), "--import")
-}
-
-func (g *gpg) export(ids ...string) []byte {
-	return g.run(nil, append([]string{"--armor", "--export"}, ids...)...)
-}
-
-func (b *bench) trustPGP(g *gpg, fingerprint string) {
+func (b *bench) trustPGP(g *signed.GPG, fingerprint string) {
 	b.t.Helper()
-	write(b.t, b.local, "prefix.d/registry.example.com/"+fingerprint, string(g.export(fingerprint)))
+	write(b.t, b.local, "prefix.d/registry.example.com/"+fingerprint, string(g.Export(fingerprint)))
 }
 
 // lookaside says where GPG signatures are, and gives the place of the plan's
@@ -107,9 +36,9 @@ func (b *bench) lookaside() string {
 }
 
 func TestSimpleSigning(t *testing.T) {
-	g := newGPG(t)
-	key := g.generate("signer", "rsa2048", "sign", "never")
-	ed := g.generate("second", "ed25519", "sign", "never")
+	g := signed.NewGPG(t)
+	key := g.Generate("signer", "rsa2048", "sign", "never")
+	ed := g.Generate("second", "ed25519", "sign", "never")
 	for name, c := range map[string]struct {
 		key, reference string
 		args           []string
@@ -132,7 +61,7 @@ func TestSimpleSigning(t *testing.T) {
 			if c.reference == "" {
 				payload = signed.Payload("registry.example.com/team/app:v1", b.plan.Digest)
 			}
-			message := g.run(payload, append(c.args, "--local-user", c.key, "--sign")...)
+			message := g.Run(payload, append(c.args, "--local-user", c.key, "--sign")...)
 			write(t, filepath.Dir(b.o.RegistriesD), sig, string(message))
 			if c.want != "" {
 				b.refused(c.want)
@@ -147,31 +76,31 @@ func TestSimpleSigning(t *testing.T) {
 }
 
 func TestSimpleSigningOfAnotherDigestOrKey(t *testing.T) {
-	g := newGPG(t)
-	key, stranger := g.generate("signer", "ed25519", "sign", "never"), g.generate("stranger", "ed25519", "sign", "never")
+	g := signed.NewGPG(t)
+	key, stranger := g.Generate("signer", "ed25519", "sign", "never"), g.Generate("stranger", "ed25519", "sign", "never")
 	b := newBench(t)
 	sig := b.lookaside()
 	b.trustPGP(g, key)
 	dir := filepath.Dir(b.o.RegistriesD)
 	b.refused(Unsigned)
 	other := planOf(t, "registry.example.com/x:v1").ID
-	write(t, dir, sig, string(g.run(signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", other), "--local-user", key, "--sign")))
+	write(t, dir, sig, string(g.Run(signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", other), "--local-user", key, "--sign")))
 	b.refused(OtherDigest)
 	good := signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", b.plan.Digest)
-	write(t, dir, sig, string(g.run(good, "--local-user", stranger, "--sign")))
+	write(t, dir, sig, string(g.Run(good, "--local-user", stranger, "--sign")))
 	b.refused(UnknownKey)
 	write(t, dir, sig, string(good)) // nobody signed
 	b.refused(BadEvidence)
 	write(t, dir, sig, "-----BEGIN PGP MESSAGE-----\n\n!")
 	b.refused(BadEvidence)
 	// A second signature, by two people: one of them is trusted.
-	write(t, dir, strings.TrimSuffix(sig, "1")+"2", string(g.run(good, "--local-user", stranger, "--local-user", key, "--sign")))
+	write(t, dir, strings.TrimSuffix(sig, "1")+"2", string(g.Run(good, "--local-user", stranger, "--local-user", key, "--sign")))
 	b.accepted()
 }
 
 func TestLookasideOverHTTP(t *testing.T) {
-	g := newGPG(t)
-	key := g.generate("signer", "ed25519", "sign", "never")
+	g := signed.NewGPG(t)
+	key := g.Generate("signer", "ed25519", "sign", "never")
 	b := newBench(t)
 	b.trustPGP(g, key)
 	b.o.RegistriesD = t.TempDir()
@@ -181,7 +110,7 @@ func TestLookasideOverHTTP(t *testing.T) {
 	if !errors.Is(err, Unreachable) || !errors.Is(err, errs.Unavailable) {
 		t.Errorf("nothing can fetch it: %v", err)
 	}
-	message := g.run(signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", b.plan.Digest), "--sign")
+	message := g.Run(signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", b.plan.Digest), "--sign")
 	want := "https://sigs.example.com/base/team/app@" + strings.Replace(string(b.plan.Digest), ":", "=", 1) + "/signature-"
 	var asked []string
 	b.o.Fetch = func(_ context.Context, url string, limit int64) ([]byte, error) {
@@ -204,49 +133,44 @@ func TestLookasideOverHTTP(t *testing.T) {
 	}
 }
 
-// at gives what gpg does at another time.
-func at(when time.Time) []string {
-	return []string{"--faked-system-time", when.UTC().Format("20060102T150405") + "!"}
-}
-
 func TestOpenPGPKeysGoBad(t *testing.T) {
 	now := time.Now()
 	long := now.Add(-1000 * 24 * time.Hour)
 	for _, c := range []struct {
 		name string
-		make func(g *gpg) (key string)
+		make func(g *signed.GPG) (key string)
 		sign []string
 		want Reason
 	}{
-		{"good", func(g *gpg) string { return g.generate("k", "ed25519", "sign", "never") }, nil, ""},
-		{"signing subkey", func(g *gpg) string {
-			key := g.generate("k", "ed25519", "cert", "never")
-			g.run(nil, "--quick-add-key", key, "ed25519", "sign", "never")
+		{"good", func(g *signed.GPG) string { return g.Generate("k", "ed25519", "sign", "never") }, nil, ""},
+		{"signing subkey", func(g *signed.GPG) string {
+			key := g.Generate("k", "ed25519", "cert", "never")
+			g.Run(nil, "--quick-add-key", key, "ed25519", "sign", "never")
 			return key
 		}, nil, ""},
-		{"expired since", func(g *gpg) string { return g.generate("k", "ed25519", "sign", "10d", at(long)...) }, at(long.Add(time.Hour)), ExpiredKey},
-		{"revoked", func(g *gpg) string {
-			key := g.generate("k", "ed25519", "sign", "never", at(long)...)
+		{"expired since", func(g *signed.GPG) string { return g.Generate("k", "ed25519", "sign", "10d", signed.At(long)...) }, signed.At(long.Add(time.Hour)), ExpiredKey},
+		{"revoked", func(g *signed.GPG) string {
+			key := g.Generate("k", "ed25519", "sign", "never", signed.At(long)...)
 			return key
 		}, nil, RevokedKey},
-		{"signed in the future", func(g *gpg) string { return g.generate("k", "ed25519", "sign", "never") }, at(now.Add(48 * time.Hour)), FromFuture},
+		{"signed in the future", func(g *signed.GPG) string { return g.Generate("k", "ed25519", "sign", "never") }, signed.At(now.Add(48 * time.Hour)), FromFuture},
 		{
-			"expired signature", func(g *gpg) string { return g.generate("k", "ed25519", "sign", "never", at(long)...) },
-			append(at(long.Add(time.Hour)), "--default-sig-expire", "1d"), Expired,
+			"expired signature", func(g *signed.GPG) string { return g.Generate("k", "ed25519", "sign", "never", signed.At(long)...) },
+			append(signed.At(long.Add(time.Hour)), "--default-sig-expire", "1d"), Expired,
 		},
-		{"DSA", func(g *gpg) string { return g.generate("k", "dsa2048", "sign", "never") }, nil, Weak},
-		{"RSA-1024", func(g *gpg) string { return g.generate("k", "rsa1024", "sign", "never") }, nil, Weak},
+		{"DSA", func(g *signed.GPG) string { return g.Generate("k", "dsa2048", "sign", "never") }, nil, Weak},
+		{"RSA-1024", func(g *signed.GPG) string { return g.Generate("k", "rsa1024", "sign", "never") }, nil, Weak},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := newGPG(t)
+			g := signed.NewGPG(t)
 			key := c.make(g)
 			body := []byte("an image")
-			sig := g.run(body, append(c.sign, "--local-user", key, "--armor", "--detach-sign")...)
+			sig := g.Run(body, append(c.sign, "--local-user", key, "--armor", "--detach-sign")...)
 			if c.want == RevokedKey {
-				g.revoke(key)
+				g.Revoke(key)
 			}
 			b := newBench(t)
-			write(t, b.local, "prefix.d/example.com/"+key, string(g.export(key)))
+			write(t, b.local, "prefix.d/example.com/"+key, string(g.Export(key)))
 			v, err := b.policy.CheckFile(fileOf("example.com/app", body, sig), Scope{})
 			if c.want == "" {
 				if err != nil || v.Kind != image.VerdictOpenPGP || v.Signers[0].Key != key {
@@ -255,7 +179,7 @@ func TestOpenPGPKeysGoBad(t *testing.T) {
 				return
 			}
 			refusedFor(t, err, c.want)
-			if _, err := NewKey(g.export(key)); (c.want == FromFuture || c.want == Expired) == (err != nil) {
+			if _, err := NewKey(g.Export(key)); (c.want == FromFuture || c.want == Expired) == (err != nil) {
 				t.Errorf("the key alone: %v", err)
 			}
 		})
@@ -263,16 +187,20 @@ func TestOpenPGPKeysGoBad(t *testing.T) {
 }
 
 func fileOf(name string, body, sig []byte) File {
-	return File{Name: name, Signature: sig, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }}
+	return File{name, signedFile(body, sig)}
+}
+
+func signedFile(body, sig []byte) image.SignedFile {
+	return image.SignedFile{Signature: sig, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }}
 }
 
 func TestDetachedSignatures(t *testing.T) {
-	g := newGPG(t)
-	key, stranger := g.generate("signer", "rsa2048", "sign", "never"), g.generate("stranger", "rsa2048", "sign", "never")
+	g := signed.NewGPG(t)
+	key, stranger := g.Generate("signer", "rsa2048", "sign", "never"), g.Generate("stranger", "rsa2048", "sign", "never")
 	b := newBench(t)
-	write(t, b.local, "prefix.d/example.com/app/"+key, string(g.export(key)))
+	write(t, b.local, "prefix.d/example.com/app/"+key, string(g.Export(key)))
 	body := bytes.Repeat([]byte("layer"), 100_000)
-	binary, armored := g.run(body, "--local-user", key, "--detach-sign"), g.run(body, "--local-user", key, "--armor", "--detach-sign")
+	binary, armored := g.Run(body, "--local-user", key, "--detach-sign"), g.Run(body, "--local-user", key, "--armor", "--detach-sign")
 	check := func(f File) error { _, err := b.policy.CheckFile(f, Scope{}); return err }
 	for _, sig := range [][]byte{binary, armored} {
 		if err := check(fileOf("example.com/app", body, sig)); err != nil {
@@ -286,8 +214,8 @@ func TestDetachedSignatures(t *testing.T) {
 	}
 	refusedFor(t, check(fileOf("example.com/app", body, nil)), Unsigned)
 	refusedFor(t, check(fileOf("example.com/app", body, []byte("junk"))), BadEvidence)
-	refusedFor(t, check(fileOf("example.com/app", body, g.export(key))), BadEvidence)
-	refusedFor(t, check(fileOf("example.com/app", body, g.run(body, "--local-user", stranger, "--detach-sign"))), UnknownKey)
+	refusedFor(t, check(fileOf("example.com/app", body, g.Export(key))), BadEvidence)
+	refusedFor(t, check(fileOf("example.com/app", body, g.Run(body, "--local-user", stranger, "--detach-sign"))), UnknownKey)
 	refusedFor(t, check(fileOf("example.com/app", body, bytes.Repeat([]byte("x"), maxPGPSignature+1))), BadEvidence)
 	broken := fileOf("example.com/app", body, binary)
 	broken.Open = func() (io.ReadCloser, error) { return io.NopCloser(failing{}), nil }
@@ -307,6 +235,65 @@ func TestDetachedSignatures(t *testing.T) {
 	}
 }
 
+// An archive that has a signature is held to it, for each of its names.
+func TestSignedArchives(t *testing.T) {
+	g := signed.NewGPG(t)
+	key, stranger := g.Generate("signer", "ed25519", "sign", "never"), g.Generate("stranger", "ed25519", "sign", "never")
+	body := []byte("an archive")
+	b := newBench(t)
+	b.plan.Origin = image.OriginLocal
+	put := func(sig []byte) {
+		f := signedFile(body, sig)
+		b.plan.File = &f
+	}
+	good := g.Run(body, "--local-user", key, "--armor", "--detach-sign")
+	put(good)
+	b.refused(NoRule)
+	b.trustPGP(g, key)
+	v := b.accepted()
+	if s := v.Signers[0]; v.Kind != image.VerdictOpenPGP || v.Reference != "registry.example.com/team/app:v1" ||
+		s.Key != key || s.Signed != digest.FromBytes(body) || s.SignedAt.IsZero() {
+		t.Errorf("verdict %+v", v)
+	}
+	record := &image.Record{ID: b.plan.ID, Verdict: v}
+	if err := b.policy.Recheck(record, b.plan.Asked, Scope{}); err != nil {
+		t.Error(err)
+	}
+	_, err := b.check()
+	for _, c := range []struct {
+		sig  []byte
+		want Reason
+	}{
+		{[]byte{}, Unsigned},
+		{[]byte("junk"), BadEvidence},
+		{g.Run(body, "--local-user", stranger, "--detach-sign"), UnknownKey},
+		{g.Run(body[1:], "--local-user", key, "--detach-sign"), BadSignature},
+	} {
+		put(c.sig)
+		b.refused(c.want)
+		_, err = b.check()
+		contains(t, err, "stagelet trust add --prefix registry.example.com/team/app KEYFILE")
+	}
+	put(good)
+	other, err := image.ParseTag("registry.example.org/app:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.plan.Names = append(b.plan.Names, other) // under the one key's prefix, and not
+	b.refused(NoRule)
+	write(t, b.local, "prefix.d/registry.example.org/rule.yaml", "insecure: true\n")
+	if v := b.accepted(); v.Kind != image.VerdictOpenPGP || v.Reference != "registry.example.com/team/app:v1" {
+		t.Errorf("verdict %+v", v)
+	}
+	b.plan.Names = nil
+	b.refused(NoRule)
+	// Whom nobody trusts any more, nobody runs any more.
+	if _, err := Remove(b.o.Dirs, Place{Prefix: "registry.example.com"}, key); err != nil {
+		t.Fatal(err)
+	}
+	refusedFor(t, b.policy.Recheck(record, b.plan.Asked, Scope{}), NoRule)
+}
+
 var errBroken = errors.New("broken disk")
 
 type failing struct{}
@@ -314,9 +301,9 @@ type failing struct{}
 func (failing) Read([]byte) (int, error) { return 0, errBroken }
 
 func TestOpenPGPKeyFiles(t *testing.T) {
-	g := newGPG(t)
-	one, two := g.generate("one", "ed25519", "sign", "never"), g.generate("two", "ed25519", "sign", "never")
-	binary := g.run(nil, "--export", one)
+	g := signed.NewGPG(t)
+	one, two := g.Generate("one", "ed25519", "sign", "never"), g.Generate("two", "ed25519", "sign", "never")
+	binary := g.Run(nil, "--export", one)
 	if k, err := parseKey(binary); err != nil || k.fingerprint() != one {
 		t.Errorf("unarmored: %v", err)
 	}
@@ -325,17 +312,17 @@ func TestOpenPGPKeyFiles(t *testing.T) {
 		data []byte
 		want Reason
 	}{
-		"several keys":   {g.export(one, two), SeveralKeys},
-		"several blocks": {append(g.export(one), g.export(two)...), SeveralKeys},
-		"unarmored":      {append(append([]byte(nil), binary...), g.run(nil, "--export", two)...), SeveralKeys},
-		"secret key":     {g.run(nil, "--export-secret-keys", one), PrivateKey},
-		"secret armored": {g.run(nil, "--armor", "--export-secret-keys", one), PrivateKey},
+		"several keys":   {g.Export(one, two), SeveralKeys},
+		"several blocks": {append(g.Export(one), g.Export(two)...), SeveralKeys},
+		"unarmored":      {append(append([]byte(nil), binary...), g.Run(nil, "--export", two)...), SeveralKeys},
+		"secret key":     {g.Run(nil, "--export-secret-keys", one), PrivateKey},
+		"secret armored": {g.Run(nil, "--armor", "--export-secret-keys", one), PrivateKey},
 	} {
 		if _, err := parseKey(c.data); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, must be %q", name, err, c.want)
 		}
 	}
-	if _, err := parseRule(two, g.export(one)); !errors.Is(err, WrongName) {
+	if _, err := parseRule(two, g.Export(one)); !errors.Is(err, WrongName) {
 		t.Errorf("name of another key: %v", err)
 	}
 	for _, junk := range []string{
@@ -358,15 +345,15 @@ func mustKey(t testing.TB, data []byte) keySigner {
 }
 
 func TestMinSignedAt(t *testing.T) {
-	g := newGPG(t)
+	g := signed.NewGPG(t)
 	old := time.Now().Add(-100 * 24 * time.Hour)
-	key := g.generate("signer", "ed25519", "sign", "never", at(old)...)
+	key := g.Generate("signer", "ed25519", "sign", "never", signed.At(old)...)
 	b := newBench(t)
 	sig := b.lookaside()
 	payload := signed.PayloadOf(simpleGPG, "registry.example.com/team/app:v1", b.plan.Digest)
-	write(t, filepath.Dir(b.o.RegistriesD), sig, string(g.run(payload, append(at(old.Add(time.Hour)), "--sign")...)))
+	write(t, filepath.Dir(b.o.RegistriesD), sig, string(g.Run(payload, append(signed.At(old.Add(time.Hour)), "--sign")...)))
 	rule := func(since time.Time) {
-		text := fmt.Sprintf("key: |\n  %s\nminSignedAt: %s\n", strings.ReplaceAll(string(g.export(key)), "\n", "\n  "), since.UTC().Format(time.RFC3339))
+		text := fmt.Sprintf("key: |\n  %s\nminSignedAt: %s\n", strings.ReplaceAll(string(g.Export(key)), "\n", "\n  "), since.UTC().Format(time.RFC3339))
 		write(t, b.local, "prefix.d/registry.example.com/signer.yaml", text)
 	}
 	rule(old)
@@ -382,14 +369,14 @@ func TestMinSignedAt(t *testing.T) {
 
 // A policy is used by many goroutines at once.
 func TestConcurrentUse(t *testing.T) {
-	g := newGPG(t)
-	key := g.generate("signer", "ed25519", "sign", "never")
+	g := signed.NewGPG(t)
+	key := g.Generate("signer", "ed25519", "sign", "never")
 	b := newBench(t)
 	b.trust("registry.example.com", b.key)
 	b.sign(b.key)
-	write(t, b.local, "prefix.d/example.com/"+key, string(g.export(key)))
+	write(t, b.local, "prefix.d/example.com/"+key, string(g.Export(key)))
 	body := []byte("an image")
-	sig := g.run(body, "--detach-sign")
+	sig := g.Run(body, "--detach-sign")
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {

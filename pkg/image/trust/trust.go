@@ -83,7 +83,8 @@ func Default() *Policy { return &Policy{} }
 // LocalImport is the name of the rule that accepts what an administrator of
 // this machine brings as a file: whoever may write to the store could put the
 // same bytes there by hand. Such an image is unsigned whatever its names are:
-// an import never inherits the trust in a registry.
+// an import never inherits the trust in a registry. A file that brings a
+// signature along is held to it.
 const LocalImport = "local import by an administrator"
 
 // Scope is on whose behalf an image is asked for.
@@ -143,6 +144,12 @@ func (p *Policy) Check(ctx context.Context, plan *image.Plan, e Evidence, scope 
 	v.verdict = image.Verdict{Time: p.now().UTC()}
 	if plan.Origin == image.OriginLocal {
 		v.verdict.Kind, v.verdict.Rule = image.VerdictLocalImport, LocalImport
+		if plan.File == nil {
+			return v, nil
+		}
+		if err := p.checkArchive(plan, scope, &v.verdict); err != nil {
+			return Verified{}, err
+		}
 		return v, nil
 	}
 	t, err := p.target(plan)
