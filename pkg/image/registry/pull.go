@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"io"
-	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -17,16 +16,6 @@ type PullOptions struct {
 	Auth *Auth
 	// Platform picks from indexes; zero: this machine's.
 	Platform v1.Platform
-	// Progress is told how far each layer is, from any goroutine and at most a
-	// few times a second; may be nil.
-	Progress func(Progress)
-}
-
-// Progress of one layer.
-type Progress struct {
-	Image       string // as it was asked for, in the short form
-	Layer       int    // lowest is 0
-	Done, Total int64  // bytes as distributed
 }
 
 // maxDepth is how deep an index may lie below the one that was asked for.
@@ -52,7 +41,7 @@ func (c *Client) Pull(ctx context.Context, ref image.Ref, o PullOptions) (*image
 	if err != nil {
 		return nil, nil, errs.Wrap(op, ref.Familiar(), err)
 	}
-	return found.candidate(r, o.Progress), r, nil
+	return found.candidate(r), r, nil
 }
 
 // found is an image as its registry describes it.
@@ -121,7 +110,7 @@ func (r *Repository) described(ctx context.Context, d v1.Descriptor) ([]byte, st
 	return data, mediaType, nil
 }
 
-func (f *found) candidate(r *Repository, progress func(Progress)) *image.Candidate {
+func (f *found) candidate(r *Repository) *image.Candidate {
 	c := &image.Candidate{
 		Origin:   image.OriginRegistry,
 		Asked:    r.ref,
@@ -134,14 +123,13 @@ func (f *found) candidate(r *Repository, progress func(Progress)) *image.Candida
 		c.Names = []image.Ref{r.ref}
 	}
 	c.OpenAt = func(ctx context.Context, i int, offset int64) (io.ReadCloser, error) {
-		return r.openLayer(ctx, f.parsed, i, offset, progress)
+		return r.openLayer(ctx, f.parsed.Layers[i], offset)
 	}
 	c.Open = func(ctx context.Context, i int) (io.ReadCloser, error) { return c.OpenAt(ctx, i, 0) }
 	return c
 }
 
-func (r *Repository) openLayer(ctx context.Context, m *v1.Manifest, i int, offset int64, progress func(Progress)) (io.ReadCloser, error) {
-	d := m.Layers[i]
+func (r *Repository) openLayer(ctx context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, error) {
 	if offset < 0 || offset > d.Size {
 		return nil, errs.New(op, errs.Invalid, "layer "+string(d.Digest), nil)
 	}
@@ -149,31 +137,5 @@ func (r *Repository) openLayer(ctx context.Context, m *v1.Manifest, i int, offse
 	if len(able) == 0 {
 		return nil, r.fail("layer "+string(d.Digest), errs.New(op, errs.Invalid, r.ref.Registry(), nil), nil)
 	}
-	b := newBlob(ctx, able, d, offset, r.timing.resumes)
-	if progress == nil {
-		return b, nil
-	}
-	return &meter{blob: b, tell: progress, at: Progress{Image: r.ref.Familiar(), Layer: i, Done: offset, Total: d.Size}}, nil
-}
-
-// meter tells how much was read.
-type meter struct {
-	*blob
-	tell func(Progress)
-	at   Progress
-	next time.Time
-}
-
-// tellEvery is the time between two reports of a layer.
-const tellEvery = 100 * time.Millisecond
-
-// Read gives the next bytes.
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.blob.Read(p)
-	m.at.Done += int64(n)
-	if now := time.Now(); n > 0 && (now.After(m.next) || m.at.Done == m.at.Total) {
-		m.next = now.Add(tellEvery)
-		m.tell(m.at)
-	}
-	return n, err
+	return newBlob(ctx, able, d, offset, r.timing.resumes), nil
 }

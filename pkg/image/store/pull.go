@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
@@ -16,7 +17,7 @@ type Intake struct {
 	Evidence  trust.Evidence // nil: there can be none
 	Scope     trust.Scope
 	Insecure  []string       // for the record: safeguards that were switched off
-	Progress  func(Progress) // told from any goroutine; may be nil
+	Progress  func(Progress) // told from any goroutine, some times a second; may be nil
 }
 
 // Progress of one layer of a pull.
@@ -84,7 +85,7 @@ func (a *admission) tellAll(state LayerState) {
 	}
 }
 
-// meter tells how much of the i-th layer was read.
+// meter tells how much of the i-th layer was read, some times a second.
 func (a *admission) meter(i int, blob io.ReadCloser, size int64) io.ReadCloser {
 	if a.progress == nil {
 		return blob
@@ -96,12 +97,18 @@ type meter struct {
 	io.ReadCloser
 	done int64
 	tell func(done int64)
+	next time.Time
 }
+
+// tellEvery is the time between two reports of a layer that is fetched. Its end
+// is a report of its own.
+const tellEvery = 100 * time.Millisecond
 
 func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.ReadCloser.Read(p)
-	if n > 0 {
-		m.done += int64(n)
+	m.done += int64(n)
+	if now := time.Now(); n > 0 && now.After(m.next) {
+		m.next = now.Add(tellEvery)
 		m.tell(m.done)
 	}
 	return n, err
