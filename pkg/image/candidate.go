@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"io"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -34,10 +35,9 @@ type Candidate struct {
 	ManifestType string
 	// Asked is the reference that somebody asked for; none when local.
 	Asked Ref
-	// Index are the bytes of the index that lists the manifest, announced as
-	// IndexType; nil when nothing led to the manifest but its own reference.
-	Index     []byte
-	IndexType string
+	// Indexes led to the manifest: each lists the next one, the last the
+	// manifest. None when nothing did but the manifest's own reference.
+	Indexes []Document
 	// Source is the repository that the image came from; none when local.
 	Source Ref
 	// Open gives the bytes of the i-th layer as distributed, lowest first. It
@@ -61,6 +61,12 @@ type SignedFile struct {
 	Signature []byte
 }
 
+// Document is an index as its registry gave it out.
+type Document struct {
+	MediaType string // as announced
+	Data      []byte
+}
+
 // Plan is a candidate whose documents fit each other.
 type Plan struct {
 	*Candidate
@@ -69,8 +75,8 @@ type Plan struct {
 	Digest  Digest       // of the manifest; "" without one
 	Parsed  *v1.Manifest // nil without one
 	ChainID []Digest
-	// IndexDigest is that of the index, which lists Digest; "" without one.
-	IndexDigest Digest
+	// IndexDigests are those of Indexes.
+	IndexDigests []Digest
 }
 
 // Plan checks that configuration and manifest are well-formed, fit each other
@@ -103,25 +109,31 @@ func (c *Candidate) Plan(host v1.Platform) (*Plan, error) {
 		return nil, Refuse(op, Mismatch, "manifest", "it has %d layers, the configuration %d diff_ids", l, d)
 	}
 	p.ID, p.Parsed, p.Digest = m.Config.Digest, m, digestOf(c.Manifest)
-	return p, p.checkIndex()
+	return p, p.checkIndexes()
 }
 
-// checkIndex checks that the index, if there is one, lists the manifest.
-func (p *Plan) checkIndex() error {
-	if p.Index == nil {
-		return nil
+// checkIndexes checks that each index lists what comes after it.
+func (p *Plan) checkIndexes() error {
+	const op = "check image"
+	if n := len(p.Indexes); n > MaxIndexes {
+		return Refuse(op, TooLarge, "index", "%d indexes in each other, more than %d", n, MaxIndexes)
 	}
-	x, err := ParseIndex(p.IndexType, p.Index)
-	if err != nil {
-		return err
-	}
-	for _, d := range x.Manifests {
-		if d.Digest.Algorithm().FromBytes(p.Manifest) == d.Digest {
-			p.IndexDigest = digestOf(p.Index)
-			return nil
+	for i, index := range p.Indexes {
+		what, below := "manifest", p.Manifest
+		if i+1 < len(p.Indexes) {
+			what, below = "index", p.Indexes[i+1].Data
 		}
+		x, err := ParseIndex(index.MediaType, index.Data)
+		if err != nil {
+			return err
+		}
+		lists := func(d v1.Descriptor) bool { return d.Digest.Algorithm().FromBytes(below) == d.Digest }
+		if !slices.ContainsFunc(x.Manifests, lists) {
+			return Refuse(op, Mismatch, "index", "it doesn't list the %s %s", what, digestOf(below))
+		}
+		p.IndexDigests = append(p.IndexDigests, digestOf(index.Data))
 	}
-	return Refuse("check image", Mismatch, "index", "it doesn't list the manifest %s", p.Digest)
+	return nil
 }
 
 func digestOf(data []byte) Digest { return digest.Canonical.FromBytes(data) }

@@ -191,6 +191,8 @@ func TestSelect(t *testing.T) {
 		return d
 	}
 	attestation := at("att", "unknown/unknown")
+	index := at("index", "")
+	index.MediaType = v1.MediaTypeImageIndex
 	for name, c := range map[string]struct {
 		host    string
 		offered []v1.Descriptor
@@ -203,6 +205,9 @@ func TestSelect(t *testing.T) {
 		"single, silent": {"linux/amd64", []v1.Descriptor{at("a", ""), attestation}, "a"},
 		"two, silent":    {"linux/amd64", []v1.Descriptor{at("a", ""), at("b", "")}, ""},
 		"none":           {"linux/amd64", nil, ""},
+		"within":         {"linux/amd64", []v1.Descriptor{at("arm", "linux/arm64"), index}, "index"},
+		"not within":     {"linux/amd64", []v1.Descriptor{index, at("amd", "linux/amd64")}, "amd"},
+		"two within":     {"linux/amd64", []v1.Descriptor{index, index}, ""},
 		"windows":        {"linux/amd64", []v1.Descriptor{at("w", "windows/amd64")}, ""},
 	} {
 		host := at("", c.host).Platform

@@ -12,6 +12,8 @@ const (
 	MaxLayers = 127
 	// MaxIndexEntries bounds the manifests of an index.
 	MaxIndexEntries = 1000
+	// MaxIndexes bounds the indexes on the way to a manifest: one in another.
+	MaxIndexes = 2
 
 	// MaxLayerBytes bounds an uncompressed layer, and the files in it.
 	MaxLayerBytes = 128 << 30

@@ -98,8 +98,9 @@ func PlatformString(p v1.Platform) string {
 }
 
 // Select picks, among the manifests that an index offers, the one for host.
-// Manifests of something else than an image (attestations) don't count; a
-// single one that says no platform is taken.
+// Manifests of something else than an image (attestations) don't count. One
+// that says no platform is taken when it is the only one, or the only index:
+// which platforms that is for stands in it.
 func Select(host v1.Platform, offered []v1.Descriptor) (v1.Descriptor, error) {
 	var usable []v1.Descriptor
 	for _, d := range offered {
@@ -112,8 +113,12 @@ func Select(host v1.Platform, offered []v1.Descriptor) (v1.Descriptor, error) {
 	}
 	best, bestRank := v1.Descriptor{}, -1
 	var names []string
+	var within []v1.Descriptor
 	for _, d := range usable {
 		if d.Platform == nil {
+			if IsIndex(d.MediaType) {
+				within = append(within, d)
+			}
 			names = append(names, "one that says none")
 			continue
 		}
@@ -121,6 +126,9 @@ func Select(host v1.Platform, offered []v1.Descriptor) (v1.Descriptor, error) {
 		if r := rank(host, *d.Platform); r >= 0 && (bestRank < 0 || r < bestRank) {
 			best, bestRank = d, r
 		}
+	}
+	if bestRank < 0 && len(within) == 1 {
+		return within[0], nil
 	}
 	if bestRank < 0 {
 		list := "nothing"

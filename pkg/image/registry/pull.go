@@ -18,9 +18,6 @@ type PullOptions struct {
 	Platform v1.Platform
 }
 
-// maxDepth is how deep an index may lie below the one that was asked for.
-const maxDepth = 1
-
 // Pull finds an image in its registry. The candidate has all documents of it,
 // each checked against its digest; its layers are fetched by Open. The
 // repository is where evidence about it is.
@@ -46,8 +43,7 @@ func (c *Client) Pull(ctx context.Context, ref image.Ref, o PullOptions) (*image
 
 // found is an image as its registry describes it.
 type found struct {
-	index        []byte // that lists the manifest; nil: none led there
-	indexType    string
+	indexes      []image.Document // that led to the manifest, outermost first
 	manifest     []byte
 	manifestType string
 	parsed       *v1.Manifest
@@ -65,8 +61,8 @@ func (r *Repository) find(ctx context.Context, host v1.Platform) (*found, error)
 		return nil, err
 	}
 	f := &found{}
-	for depth := 0; image.IsIndex(mediaType); depth++ {
-		if depth > maxDepth {
+	for image.IsIndex(mediaType) {
+		if len(f.indexes) == image.MaxIndexes {
 			return nil, image.Refuse(op, image.TooLarge, r.ref.Repository(), "an index in an index in an index")
 		}
 		index, err := image.ParseIndex(mediaType, data)
@@ -77,7 +73,7 @@ func (r *Repository) find(ctx context.Context, host v1.Platform) (*found, error)
 		if err != nil {
 			return nil, err
 		}
-		f.index, f.indexType = data, mediaType
+		f.indexes = append(f.indexes, image.Document{MediaType: mediaType, Data: data})
 		if data, mediaType, err = r.described(ctx, chosen); err != nil {
 			return nil, err
 		}
@@ -117,7 +113,7 @@ func (f *found) candidate(r *Repository) *image.Candidate {
 		Source:   r.ref,
 		Config:   f.config,
 		Manifest: f.manifest, ManifestType: f.manifestType,
-		Index: f.index, IndexType: f.indexType,
+		Indexes: f.indexes,
 	}
 	if r.ref.Digest() == "" { // a tag beside a digest is nothing that the registry said
 		c.Names = []image.Ref{r.ref}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,7 +29,7 @@ func TestPullByTag(t *testing.T) {
 	if len(c.Names) != 1 || c.Names[0].Tag() != "v1" || c.Source.Repository() != f.host()+"/team/app" || c.Asked.IsZero() {
 		t.Errorf("names %v, source %v, asked %v", c.Names, c.Source, c.Asked)
 	}
-	if !bytes.Equal(c.Manifest, s.data) || !bytes.Equal(c.Config, s.config) || c.Index != nil {
+	if !bytes.Equal(c.Manifest, s.data) || !bytes.Equal(c.Config, s.config) || c.Indexes != nil {
 		t.Error("other documents than were pushed")
 	}
 	if _, err := c.Plan(image.HostPlatform()); err != nil {
@@ -94,8 +96,11 @@ func TestPullFromIndex(t *testing.T) {
 			data := putIndex(f, "app/manifests/v1", kind.index, map[string]*sample{"linux/s390x": mine, "linux/ppc64le": other})
 			platform := v1.Platform{OS: "linux", Architecture: "s390x"}
 			c, _ := mustPull(t, testClient(t, Options{}), f.host()+"/app:v1", PullOptions{Platform: platform})
-			if !bytes.Equal(c.Manifest, mine.data) || !bytes.Equal(c.Index, data) || c.IndexType != kind.index || c.ManifestType != kind.manifest {
-				t.Errorf("%s of %s", c.Manifest, c.Index)
+			if !bytes.Equal(c.Manifest, mine.data) || c.ManifestType != kind.manifest {
+				t.Errorf("%s of type %s", c.Manifest, c.ManifestType)
+			}
+			if want := []image.Document{{MediaType: kind.index, Data: data}}; !reflect.DeepEqual(c.Indexes, want) {
+				t.Errorf("it came by %s, want %s", c.Indexes, want)
 			}
 		})
 	}
@@ -191,10 +196,15 @@ func TestNestedIndex(t *testing.T) {
 		f.put("app/manifests/"+below.digest.String(), v1.MediaTypeImageIndex, below.data)
 		return &sample{data: putIndex(f, "app/manifests/"+tag, v1.MediaTypeImageIndex, map[string]*sample{"linux/s390x": below})}
 	}
-	put("3", put("2", inner))
+	outer := put("2", inner)
+	put("3", outer)
 	o := PullOptions{Platform: v1.Platform{OS: "linux", Architecture: "s390x"}}
 	c := testClient(t, Options{})
-	mustPull(t, c, f.host()+"/app:2", o)
+	found, _ := mustPull(t, c, f.host()+"/app:2", o)
+	plan, err := found.Plan(image.HostPlatform())
+	if want := []image.Digest{outer.digest, inner.digest}; err != nil || !slices.Equal(plan.IndexDigests, want) {
+		t.Errorf("it came by %v, %v, want %v", plan, err, want)
+	}
 	if _, _, err := pull(t, c, f.host()+"/app:3", o); !errors.Is(err, image.TooLarge) {
 		t.Error(err)
 	}

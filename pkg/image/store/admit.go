@@ -154,13 +154,13 @@ func (x *session) stage(ctx context.Context, a *admission) error {
 }
 
 // repoDigests are the references by digest that the registry knows an image
-// by: that of the index first, as it is what a tag leads to.
+// by: what a tag leads to first.
 func repoDigests(p *image.Plan, manifest image.Digest) (all []string) {
 	if p.Source.IsZero() {
 		return nil
 	}
-	if p.IndexDigest != "" {
-		all = append(all, p.Source.RepoDigest(p.IndexDigest))
+	for _, index := range p.IndexDigests {
+		all = append(all, p.Source.RepoDigest(index))
 	}
 	return append(all, p.Source.RepoDigest(manifest))
 }

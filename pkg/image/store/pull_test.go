@@ -443,3 +443,19 @@ func TestLayersOfAnotherBootAreNotTrusted(t *testing.T) {
 	}
 	expectClean(t, s)
 }
+
+func TestRepoDigestsBeginWithWhatTheTagLeadsTo(t *testing.T) {
+	outer, inner, manifest := digest.FromString("outer"), digest.FromString("inner"), digest.FromString("manifest")
+	source, err := image.ParseRef("registry.example.com/app:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &image.Plan{Candidate: &image.Candidate{Source: source}, IndexDigests: []image.Digest{outer, inner}}
+	var want []string
+	for _, d := range []image.Digest{outer, inner, manifest} {
+		want = append(want, "registry.example.com/app@"+string(d))
+	}
+	if got := repoDigests(p, manifest); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -107,24 +108,51 @@ func TestKeySigns(t *testing.T) {
 }
 
 func TestIndexSignatureCoversItsManifests(t *testing.T) {
-	b := newBench(t)
-	b.trust("registry.example.com", b.key)
-	b.plan = indexed(t, b.plan)
-	b.refused(Unsigned)
-	index := b.plan.IndexDigest
-	payload := signed.Payload("registry.example.com/team/app", index)
-	b.repo.AttachLegacy(index, signed.Legacy{Payload: payload, Annotations: b.key.Legacy(payload)})
-	if v := b.accepted(); v.Signers[0].Signed != index {
-		t.Errorf("verdict %+v", v)
+	for name, which := range map[string]func(*image.Plan) image.Digest{
+		"manifest":    func(p *image.Plan) image.Digest { return p.Digest },
+		"inner index": func(p *image.Plan) image.Digest { return p.IndexDigests[1] },
+		"outer index": func(p *image.Plan) image.Digest { return p.IndexDigests[0] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.trust("registry.example.com", b.key)
+			b.plan = indexed(t, indexed(t, b.plan))
+			b.refused(Unsigned)
+			d := which(b.plan)
+			payload := signed.Payload("registry.example.com/team/app", d)
+			b.repo.AttachLegacy(d, signed.Legacy{Payload: payload, Annotations: b.key.Legacy(payload)})
+			if v := b.accepted(); v.Signers[0].Signed != d {
+				t.Errorf("verdict %+v", v)
+			}
+		})
 	}
 }
 
 func TestIndexMustListTheManifest(t *testing.T) {
-	p := indexed(t, planOf(t, "example.com/app:v1"))
-	c := *p.Candidate
-	c.Manifest = append(append([]byte(nil), c.Manifest...), ' ')
-	if _, err := c.Plan(image.HostPlatform()); !errors.Is(err, image.Mismatch) {
-		t.Errorf("got %v", err)
+	once := indexed(t, planOf(t, "example.com/app:v1"))
+	twice := indexed(t, once)
+	for name, c := range map[string]struct {
+		plan  *image.Plan
+		spoil func(*image.Candidate)
+		want  error
+	}{
+		"another manifest": {once, func(c *image.Candidate) { c.Manifest = append(slices.Clone(c.Manifest), ' ') }, image.Mismatch},
+		"another index": {twice, func(c *image.Candidate) {
+			c.Indexes = slices.Clone(c.Indexes)
+			c.Indexes[1].Data = append(slices.Clone(c.Indexes[1].Data), ' ')
+		}, image.Mismatch},
+		"the wrong order": {twice, func(c *image.Candidate) {
+			c.Indexes = []image.Document{c.Indexes[1], c.Indexes[0]}
+		}, image.Mismatch},
+		"too many": {twice, func(c *image.Candidate) {
+			c.Indexes = append(slices.Clone(c.Indexes), c.Indexes[1])
+		}, image.TooLarge},
+	} {
+		spoilt := *c.plan.Candidate
+		c.spoil(&spoilt)
+		if _, err := spoilt.Plan(image.HostPlatform()); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }
 

@@ -86,18 +86,21 @@ func plan(t testing.TB, c *image.Candidate) *image.Plan {
 	return p
 }
 
-// indexed puts an index around a plan's manifest.
+// indexed puts an index around what leads to a plan's manifest.
 func indexed(t testing.TB, p *image.Plan) *image.Plan {
 	t.Helper()
+	below := v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: p.Digest, Size: int64(len(p.Manifest))}
+	if len(p.Indexes) > 0 {
+		below = v1.Descriptor{MediaType: v1.MediaTypeImageIndex, Digest: p.IndexDigests[0], Size: int64(len(p.Indexes[0].Data))}
+	}
 	x, err := json.Marshal(v1.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex,
-		Manifests: []v1.Descriptor{{MediaType: v1.MediaTypeImageManifest, Digest: p.Digest, Size: int64(len(p.Manifest))}},
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{below},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := *p.Candidate
-	c.Index, c.IndexType = x, v1.MediaTypeImageIndex
+	c.Indexes = append([]image.Document{{MediaType: v1.MediaTypeImageIndex, Data: x}}, c.Indexes...)
 	return plan(t, &c)
 }
 

@@ -117,7 +117,7 @@ func (v Verified) Verdict() image.Verdict { return v.verdict }
 type target struct {
 	ref image.Ref
 	// digests are those that a signature may be about: of the manifest, and of
-	// the index that lists it.
+	// the indexes that led to it.
 	digests []image.Digest
 	now     time.Time
 	// machineRoot gives the trusted root of this machine.
@@ -185,16 +185,12 @@ func (p *Policy) target(plan *image.Plan) (*target, error) {
 			return nil, refuse(n.Familiar(), []error{because(OtherReference, "what was asked for is %s", t.ref.Familiar())}, "")
 		}
 	}
-	t.digests = append(t.digests, plan.Digest)
-	if plan.IndexDigest != "" {
-		t.digests = append(t.digests, plan.IndexDigest)
-	}
+	t.digests = append([]image.Digest{plan.Digest}, plan.IndexDigests...)
 	// A reference may name them by another algorithm.
 	if d := t.ref.Digest(); d != "" && !slices.Contains(t.digests, d) {
-		for _, document := range [][]byte{plan.Manifest, plan.Index} {
-			if document != nil && d.Algorithm().FromBytes(document) == d {
-				t.digests = append(t.digests, d)
-			}
+		named := func(document []byte) bool { return d.Algorithm().FromBytes(document) == d }
+		if named(plan.Manifest) || slices.ContainsFunc(plan.Indexes, func(x image.Document) bool { return named(x.Data) }) {
+			t.digests = append(t.digests, d)
 		}
 	}
 	return t, nil
