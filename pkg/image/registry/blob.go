@@ -31,7 +31,8 @@ type blob struct {
 	at     int           // endpoint in use
 	offset int64         // of the next byte to give
 	body   io.ReadCloser // nil: to be opened at offset
-	idle   int           // breaks in a row without a new byte
+	pace   pace          // of what the connection brought, asking for it included
+	idle   int           // breaks in a row that brought nothing to speak of
 	breaks int           // in all
 	tries  int           // of idle, at the last endpoint
 	told   []string      // by endpoints that were given up
@@ -79,10 +80,11 @@ func (b *blob) step(p []byte) (int, error) {
 	if b.offset == b.want.Size {
 		return 0, b.finish()
 	}
+	begun := time.Now()
 	n, err := b.body.Read(p[:min(int64(len(p)), b.want.Size-b.offset)])
+	b.pace.add(n, time.Since(begun))
 	if n > 0 {
 		b.offset += int64(n)
-		b.idle = 0
 		if b.hash != nil {
 			_, _ = b.hash.Write(p[:n]) // never fails
 		}
@@ -95,6 +97,9 @@ func (b *blob) step(p []byte) (int, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	b.closeBody()
+	if b.pace.bytes > 0 && !b.pace.below(b.endpoint().timing.floor) {
+		b.idle = 0
+	}
 	return 0, b.recover(b.endpoint().broken(b.ctx, err))
 }
 
@@ -179,6 +184,8 @@ func (b *blob) recover(err error) error {
 
 // open asks for the rest of the blob.
 func (b *blob) open() error {
+	begun := time.Now()
+	defer func() { b.pace = pace{waited: time.Since(begun)} }()
 	e := b.endpoint()
 	resp, err := e.send(b.ctx, request{path: "blobs/" + string(b.want.Digest), accept: []string{"*/*"}, from: b.offset})
 	if err != nil {

@@ -98,7 +98,7 @@ func plain(s string) string {
 
 // isCut says that a connection ended in the middle of something.
 func isCut(err error) bool {
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, errStalled)
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, errStalled) || errors.Is(err, errSlow)
 }
 
 func explainNet(err error) failure {

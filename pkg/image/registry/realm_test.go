@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
@@ -30,7 +29,7 @@ func respond(req *http.Request, status int, body string, header http.Header) *ht
 // clientOver gives a client with credentials for a registry, on a network
 // where every name is at address.
 func clientOver(registry url.URL, address string, network wireFunc) *auth.Client {
-	tr := &transport{host: host{URL: registry}, own: network, away: network, proxied: network, stall: time.Minute, realms: newRealms(registry)}
+	tr := &transport{host: host{URL: registry}, own: network, away: network, proxied: network, timing: defaultTiming(), realms: newRealms(registry)}
 	tr.proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 	tr.realms.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr(address)}, nil

@@ -55,10 +55,12 @@ type timing struct {
 	handshake time.Duration // of TLS
 	header    time.Duration // from a request to the beginning of its answer
 	stall     time.Duration // between two bytes of a body
+	floor     int64         // bytes per second that a body must bring
+	window    time.Duration // over which that is measured
 	helper    time.Duration // for a credential helper
 
 	attempts     int           // per request at the last endpoint; an earlier one has two
-	resumes      int           // in a row of one blob that bring no new byte
+	resumes      int           // in a row of one blob that bring less than floor
 	backoff      time.Duration // before the second attempt; doubles with each
 	maxBackoff   time.Duration
 	maxWait      time.Duration // that a registry may ask for by Retry-After
@@ -72,6 +74,8 @@ func defaultTiming() timing {
 		handshake: 10 * time.Second,
 		header:    30 * time.Second,
 		stall:     30 * time.Second,
+		floor:     1 << 10,
+		window:    30 * time.Second,
 		helper:    15 * time.Second,
 
 		attempts:     5,

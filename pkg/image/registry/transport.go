@@ -29,7 +29,7 @@ type transport struct {
 	away    wire // to any other origin, directly
 	proxied wire // to any other origin, through a proxy
 	proxy   func(*http.Request) (*url.URL, error)
-	stall   time.Duration
+	timing  timing
 	realms  *realms
 }
 
@@ -81,7 +81,7 @@ func newTransport(h host, proxy func(*http.Request) (*url.URL, error), t timing)
 	proxied.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	away := proxied.Clone()
 	away.Proxy, away.DialContext = nil, awayDialer.DialContext
-	return &transport{host: h, own: base, away: away, proxied: proxied, proxy: proxy, stall: t.stall, realms: newRealms(h.URL)}, nil
+	return &transport{host: h, own: base, away: away, proxied: proxied, proxy: proxy, timing: t, realms: newRealms(h.URL)}, nil
 }
 
 // roots are the system's authorities and the host's own; nil: the system's.
@@ -157,9 +157,9 @@ func (t *transport) roundTripAway(req *http.Request) (*http.Response, error) {
 	case err != nil:
 		return nil, err
 	case proxy != nil:
-		return stalls(t.proxied, req, t.stall)
+		return stalls(t.proxied, req, t.timing)
 	}
-	return stalls(t.away, req, t.stall)
+	return stalls(t.away, req, t.timing)
 }
 
 func (t *transport) roundTripOwn(req *http.Request) (*http.Response, error) {
@@ -171,7 +171,7 @@ func (t *transport) roundTripOwn(req *http.Request) (*http.Response, error) {
 			}
 		}
 	}
-	resp, err := stalls(t.own, req, t.stall)
+	resp, err := stalls(t.own, req, t.timing)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
 		t.realms.translate(req.Context(), resp)
 	}
