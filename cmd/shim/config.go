@@ -167,7 +167,10 @@ func (s *settings) register(set *pflag.FlagSet) {
 	set.StringVar(&s.flags.Listen, "listen", "", "path of the CRI socket (default <run>/stagelet.sock)")
 	set.StringVar(&s.flags.Registry.CertsDir, "certs-dir", d.Registry.CertsDir, "directory of registries' hosts.toml: mirrors and certificates")
 	set.StringSliceVar(&s.flags.Registry.AuthDirs, "auth-dir", d.Registry.AuthDirs, "directory of credentials; may be repeated, the strongest first")
+	set.StringSliceVar(&s.flags.Registry.DockerConfigs, "docker-config", nil, "file of credentials in the form of Docker's config.json; may be repeated, the strongest first")
 	set.StringSliceVar(&s.flags.Trust.Dirs, "trust-dir", d.Trust.Dirs, "directory of keys and rules for images; may be repeated, the strongest first")
+	set.StringVar(&s.flags.Trust.PolicyJSON, "policy-json", "", "containers-policy.json(5) that decides on images instead of --trust-dir")
+	set.StringVar(&s.flags.Trust.RegistriesDir, "registries-dir", "", "containers-registries.d(5): where GPG signatures of registries' images are")
 	set.StringVar(&s.flags.Network.NetNSDir, "netns-dir", d.Network.NetNSDir, "directory in which network namespaces are pinned")
 	set.StringVar(&s.flags.Network.ConfDir, "cni-conf-dir", d.Network.ConfDir, "directory of CNI network configurations")
 	set.StringSliceVar(&s.flags.Network.BinDirs, "cni-bin-dir", nil, "directory of CNI plugins; may be repeated (default: the usual places)")
@@ -191,7 +194,10 @@ func (s *settings) config() (*config, error) {
 		"listen":          func() { c.Listen = flags.Listen },
 		"certs-dir":       func() { c.Registry.CertsDir = flags.Registry.CertsDir },
 		"auth-dir":        func() { c.Registry.AuthDirs = flags.Registry.AuthDirs },
+		"docker-config":   func() { c.Registry.DockerConfigs = flags.Registry.DockerConfigs },
 		"trust-dir":       func() { c.Trust.Dirs = flags.Trust.Dirs },
+		"policy-json":     func() { c.Trust.PolicyJSON = flags.Trust.PolicyJSON },
+		"registries-dir":  func() { c.Trust.RegistriesDir = flags.Trust.RegistriesDir },
 		"netns-dir":       func() { c.Network.NetNSDir = flags.Network.NetNSDir },
 		"cni-conf-dir":    func() { c.Network.ConfDir = flags.Network.ConfDir },
 		"cni-bin-dir":     func() { c.Network.BinDirs = flags.Network.BinDirs },
