@@ -54,8 +54,7 @@ func translateMount(field string, m *runtimeapi.Mount, host platform) (manifest.
 	}, nil
 }
 
-// translateImageVolume leaves it to the engine to find the image, which is
-// always mounted read-only.
+// translateImageVolume leaves it to the engine to find the image.
 func translateImageVolume(field string, m *runtimeapi.Mount) (manifest.Mount, error) {
 	spec := m.GetImage()
 	if spec.GetImage() == "" {
@@ -65,6 +64,9 @@ func translateImageVolume(field string, m *runtimeapi.Mount) (manifest.Mount, er
 		if err := checkInside(field+".image_sub_path", path); err != nil {
 			return manifest.Mount{}, err
 		}
+	}
+	if !m.GetReadonly() {
+		return manifest.Mount{}, invalid(field+".readonly", "is not set, and an image can't be written to")
 	}
 	if m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE {
 		return manifest.Mount{}, invalid(field+".propagation", "is %s, and nothing is ever mounted below an image", m.GetPropagation())

@@ -267,7 +267,7 @@ func TestImageVolumes(t *testing.T) {
 	_, err := p.tryCreate(s.appConfig("true", volume("no/such")))
 	wantPrefix(t, unwrapped(err), "ImageVolumeMountFailed: ")
 	_, err = p.tryCreate(s.appConfig("true", func(c *cri.ContainerConfig) {
-		c.Mounts = []*cri.Mount{{ContainerPath: "/m", Image: &cri.ImageSpec{Image: "nowhere"}}}
+		c.Mounts = []*cri.Mount{{ContainerPath: "/m", Image: &cri.ImageSpec{Image: "nowhere"}, Readonly: true}}
 	}))
 	wantPrefix(t, unwrapped(err), "ImageVolumeMountFailed: ")
 
