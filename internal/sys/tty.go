@@ -95,15 +95,7 @@ func Terminal(master *os.File) (*os.File, error) {
 
 // ResizeTerminal sets the size of a terminal, in characters.
 func ResizeTerminal(terminal *os.File, rows, cols uint16) error {
-	raw, err := terminal.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var ierr error
-	if err := raw.Control(func(fd uintptr) {
-		ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
-	}); err != nil {
-		return err
-	}
-	return os.NewSyscallError("ioctl", ierr)
+	return control(terminal, "ioctl", func(fd int) error {
+		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	})
 }

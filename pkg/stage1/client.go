@@ -89,6 +89,26 @@ func (c *Client) ResizeTTY(ctx context.Context, p wire.ResizeParams) error {
 	return c.quick(ctx, wire.ResizeTTY, p, nil)
 }
 
+// Dial connects to a TCP port inside the pod. The socket is the caller's to
+// close; nobody listening is errs.Unavailable.
+func (c *Client) Dial(ctx context.Context, port uint16) (*os.File, error) {
+	const op = "connect to port"
+	conn, done, err := c.send(ctx, wire.Dial, wire.DialParams{Port: port})
+	if err != nil {
+		return nil, errs.Wrap(op, c.socket, err)
+	}
+	defer done()
+	files, err := receive(ctx, conn, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) != 1 {
+		sys.CloseFiles(files)
+		return nil, errs.New(op, errs.Corrupt, c.socket, fmt.Errorf("%d descriptors came, not 1", len(files)))
+	}
+	return files[0], nil
+}
+
 // ReopenLog goes on in a new log file where the old one was moved away.
 func (c *Client) ReopenLog(ctx context.Context, id string) error {
 	return c.call(ctx, wire.ReopenLog, wire.AppParams{ID: id}, nil)
@@ -115,7 +135,9 @@ func (c *Client) Events(ctx context.Context, since uint64, each func(wire.Event)
 	defer done()
 	for {
 		var e wire.Event
-		if err := receive(ctx, conn, &e); err != nil {
+		files, err := receive(ctx, conn, &e)
+		sys.CloseFiles(files)
+		if err != nil {
 			return errs.Wrap(op, c.socket, err)
 		}
 		each(e)
@@ -134,10 +156,9 @@ func (c *Client) call(ctx context.Context, m wire.Method, params, result any, fi
 		return errs.Wrap("ask supervisor to "+string(m), c.socket, err)
 	}
 	defer done()
-	if err := receive(ctx, conn, result); err != nil {
-		return err
-	}
-	return nil
+	unasked, err := receive(ctx, conn, result)
+	sys.CloseFiles(unasked)
+	return err
 }
 
 // send opens a connection and puts a request on it. done ends it; the end of
@@ -165,22 +186,23 @@ func (c *Client) send(ctx context.Context, m wire.Method, params any, files ...*
 	return conn, done, nil
 }
 
-func receive(ctx context.Context, conn *sys.Conn, result any) error {
+// receive gives the descriptors that came with a good reply.
+func receive(ctx context.Context, conn *sys.Conn, result any) ([]*os.File, error) {
 	var r wire.Reply
 	files, err := wire.Recv(conn, &r)
-	for _, f := range files {
-		f.Close() // no verb of ours returns any
+	switch {
+	case err != nil:
+		err = gone(ctx, err)
+	case r.Error != nil:
+		err = r.Error.Err()
+	case result != nil:
+		err = decode(r.Result, result)
 	}
 	if err != nil {
-		return gone(ctx, err)
+		sys.CloseFiles(files)
+		return nil, err
 	}
-	if r.Error != nil {
-		return r.Error.Err()
-	}
-	if result == nil {
-		return nil
-	}
-	return decode(r.Result, result)
+	return files, nil
 }
 
 func decode(data []byte, v any) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/stagelet/stagelet/internal/errs"
@@ -143,12 +144,30 @@ func (s *Supervisor) processFile(a *app, p wire.ExecParams) (string, error) {
 	}
 	delete(process, "consoleSize")
 	process["args"], process["terminal"] = p.Args, p.TTY
+	if p.TTY {
+		setTerminal(process, p)
+	}
 	data, err := json.Marshal(process)
 	if err != nil {
 		return "", err
 	}
 	path := s.runtime.path(".process")
 	return path, os.WriteFile(path, data, 0o600)
+}
+
+// setTerminal makes the command find its terminal's size from the start, and a
+// TERM where the app, which may have no terminal, has none.
+func setTerminal(process map[string]any, p wire.ExecParams) {
+	if p.Rows > 0 && p.Cols > 0 {
+		process["consoleSize"] = map[string]uint16{"height": p.Rows, "width": p.Cols}
+	}
+	env, _ := process["env"].([]any)
+	for _, pair := range env {
+		if s, _ := pair.(string); strings.HasPrefix(s, "TERM=") {
+			return
+		}
+	}
+	process["env"] = append(env, "TERM=xterm")
 }
 
 // awaitCommand waits for the end of a command, and kills it with its children
@@ -199,13 +218,7 @@ func (s *Supervisor) joinTerminal(ctx context.Context, a *app, d detached, peer 
 		s.copyStream(d.terminal, peer)
 	}()
 	s.awaitCommand(ctx, a, d.child)
-	timer := time.NewTimer(drainTime)
-	defer timer.Stop()
-	select {
-	case <-out:
-	case <-timer.C: // someone it left behind holds the terminal
-	case <-ctx.Done():
-	}
+	awaitOutput(ctx, d.terminal, out)
 	_ = d.terminal.SetDeadline(past())
 	_ = peer.SetDeadline(past())
 	<-out
@@ -213,6 +226,28 @@ func (s *Supervisor) joinTerminal(ctx context.Context, a *app, d detached, peer 
 	d.terminal.Close()
 	peer.Close()
 	return nil
+}
+
+// awaitOutput waits until all that was written to a terminal is out, however
+// slowly it is taken; but not long for someone that the command left behind
+// with the terminal in hand.
+func awaitOutput(ctx context.Context, terminal *os.File, out <-chan struct{}) {
+	timer := time.NewTimer(drainTime)
+	defer timer.Stop()
+	held := timer.C
+	for {
+		select {
+		case <-out:
+			return
+		case <-ctx.Done():
+			return
+		case <-held:
+			if gone, err := sys.HungUp(terminal); err != nil || !gone {
+				return
+			}
+			held = nil // what is left comes to an end
+		}
+	}
 }
 
 // killCommand is the end of a command that nobody can be joined with.

@@ -161,6 +161,9 @@ type ExecParams struct {
 	Exec string   `json:"exec"` // names this run, for ResizeTTY
 	Args []string `json:"args"`
 	TTY  bool     `json:"tty,omitempty"`
+	// Rows and Cols are the terminal's first size, in characters; 0: unknown.
+	Rows uint16 `json:"rows,omitempty"`
+	Cols uint16 `json:"cols,omitempty"`
 	// TimeoutMS, when not 0, ends the command; the reply is then a Timeout.
 	TimeoutMS int64 `json:"timeoutMS,omitempty"`
 }
