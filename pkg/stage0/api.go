@@ -46,7 +46,20 @@ type ExecRequest struct {
 	Args                  []string
 	TTY                   bool
 	Stdin, Stdout, Stderr *os.File // nil: /dev/null; with TTY only Stdin, the terminal's far side
+	// Name is what Resize knows the command by; empty: it isn't resized.
+	Name string
+	// Size is the terminal's first one; zero: unknown.
+	Size TerminalSize
 }
+
+// AttachRequest joins an app's streams. Stdin is what is read to the app,
+// Stdout and Stderr take its output; the caller closes its own copies.
+type AttachRequest struct {
+	Stdin, Stdout, Stderr *os.File // nil: /dev/null
+}
+
+// TerminalSize is in characters.
+type TerminalSize struct{ Rows, Cols uint16 }
 
 // Event tells that a pod or one of its apps changed.
 type Event struct {

@@ -1,18 +1,20 @@
 package stage0
 
 import (
+	"cmp"
 	"context"
 	"os"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage1/wire"
 )
 
 // Exec runs a command in an app, confined as the app is, and waits for it; the
-// end of ctx kills it. A command that can't be run is an error, one that ends
-// is not, whatever its exit code.
+// end of ctx kills it. A command that can't be run is errs.Invalid, one that
+// ends is no error, whatever its exit code.
 func (e *Engine) Exec(ctx context.Context, app string, r ExecRequest) (exitCode int, err error) {
 	const op = "exec in app"
 	p, a, err := e.App(app)
@@ -26,19 +28,32 @@ func (e *Engine) Exec(ctx context.Context, app string, r ExecRequest) (exitCode 
 	if !r.TTY {
 		files = append(files, r.Stdout, r.Stderr)
 	}
+	closeNull, err := orNull(files)
+	if err != nil {
+		return 0, errs.Wrap(op, a.Name, err)
+	}
+	defer closeNull()
+	code, err := e.client(p.Pod.ID).Exec(ctx, wire.ExecParams{
+		ID: a.ID, Exec: cmp.Or(r.Name, pod.NewID()), Args: r.Args,
+		TTY: r.TTY, Rows: r.Size.Rows, Cols: r.Size.Cols,
+	}, files...)
+	return code, errs.Wrap(op, a.Name, err)
+}
+
+// orNull puts /dev/null in the place of files that are nil, until closeNull.
+func orNull(files []*os.File) (closeNull func(), err error) {
+	var opened []*os.File
 	for i, f := range files {
 		if f != nil {
 			continue
 		}
 		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 		if err != nil {
-			return 0, errs.Wrap(op, a.Name, err)
+			sys.CloseFiles(opened)
+			return nil, err
 		}
-		defer null.Close()
+		opened = append(opened, null)
 		files[i] = null
 	}
-	code, err := e.client(p.Pod.ID).Exec(ctx, wire.ExecParams{
-		ID: a.ID, Exec: pod.NewID(), Args: r.Args, TTY: r.TTY,
-	}, files...)
-	return code, errs.Wrap(op, a.Name, err)
+	return func() { sys.CloseFiles(opened) }, nil
 }
