@@ -77,11 +77,24 @@ func serve(ctx context.Context, c *config) (err error) {
 	if err != nil {
 		return err
 	}
+	// Kubelet hands the streams on, so nobody but this host needs to reach them.
+	streams, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return errs.Wrap("listen for streams", "", err)
+	}
 	server := grpc.NewServer(cri.ServerOptions(klog.Background())...)
-	cri.New(n.engine, n.images, cri.Options{Version: version(), StateDir: c.Root, RunDir: c.Run}).Register(server)
+	services := cri.New(n.engine, n.images, cri.Options{
+		Version: version(), StateDir: c.Root, RunDir: c.Run, StreamAddress: streams.Addr().String(),
+	})
+	services.Register(server)
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	go func() {
+		if err := services.ServeStreams(ctx, streams); err != nil {
+			klog.ErrorS(err, "No more streams")
+		}
+	}()
 	go collect(ctx, n, c)
 	go func() {
 		<-ctx.Done()
@@ -90,7 +103,7 @@ func serve(ctx context.Context, c *config) (err error) {
 		defer hard.Stop()
 		server.GracefulStop()
 	}()
-	klog.InfoS("Serving", "socket", c.socket(), "version", version(), "pods", n.engine.Count(), "startup", time.Since(begun))
+	klog.InfoS("Serving", "socket", c.socket(), "streams", streams.Addr(), "version", version(), "pods", n.engine.Count(), "startup", time.Since(begun))
 	return server.Serve(listener)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -43,6 +44,9 @@ type node struct {
 	networkErr error
 	fail       error // of every verb that changes something
 	exec       func(ctx context.Context, app string, r stage0.ExecRequest) (int, error)
+	attach     func(ctx context.Context, app string, r stage0.AttachRequest) error
+	dial       func(ctx context.Context, pod string, port uint16) (*os.File, error)
+	sizes      []stage0.TerminalSize // of Resize, in order
 }
 
 func newNode() *node {
@@ -158,6 +162,21 @@ func (n *node) ReopenLog(context.Context, string) error { return n.fail }
 
 func (n *node) Exec(ctx context.Context, app string, r stage0.ExecRequest) (int, error) {
 	return n.exec(ctx, app, r)
+}
+
+func (n *node) Attach(ctx context.Context, app string, r stage0.AttachRequest) error {
+	return n.attach(ctx, app, r)
+}
+
+func (n *node) Resize(_ context.Context, _, _ string, size stage0.TerminalSize) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sizes = append(n.sizes, size)
+	return n.fail
+}
+
+func (n *node) PortForward(ctx context.Context, pod string, port uint16) (*os.File, error) {
+	return n.dial(ctx, pod, port)
 }
 
 func (n *node) AppUsage(_ context.Context, id string) (stage0.Usage, error) {

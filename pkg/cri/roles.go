@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"github.com/stagelet/stagelet/pkg/image"
@@ -51,6 +52,18 @@ type execVerb interface {
 	Exec(ctx context.Context, app string, r stage0.ExecRequest) (exitCode int, err error)
 }
 
+// streamVerbs joins callers with what runs in a pod.
+type streamVerbs interface {
+	execVerb
+	// Attach joins an app's streams until it or ctx ends.
+	Attach(ctx context.Context, app string, r stage0.AttachRequest) error
+	// Resize sets the size of an app's terminal or, with its name, of a
+	// command's; it waits for one that is still to come.
+	Resize(ctx context.Context, app, exec string, size stage0.TerminalSize) error
+	// PortForward connects to a TCP port inside a pod.
+	PortForward(ctx context.Context, pod string, port uint16) (*os.File, error)
+}
+
 // usageReader reads what pods and apps take up.
 type usageReader interface {
 	AppUsage(ctx context.Context, id string) (stage0.Usage, error)
@@ -92,7 +105,7 @@ type imagePuller interface {
 type engine interface {
 	podVerbs
 	appVerbs
-	execVerb
+	streamVerbs
 	usageReader
 	eventSource
 	nodeState

@@ -39,6 +39,9 @@ type Options struct {
 	// outlive a boot, are kept; told by Status, and StateDir used to find the
 	// OCI configuration of a container for its verbose status.
 	StateDir, RunDir string
+	// StreamAddress is the host:port that ServeStreams listens on. Empty: Exec,
+	// Attach and PortForward are codes.Unavailable.
+	StreamAddress string
 }
 
 // Server is the two CRI services.
@@ -62,6 +65,7 @@ func newServer(e engine, images imageStore, o Options, p platform) *Server {
 			sandboxes:  &sandboxes{pods: e, platform: p, info: info},
 			containers: &containers{pods: e, apps: e, node: e, platform: p, info: info},
 			execs:      &execs{apps: e, exec: e},
+			streams:    &streams{pods: e, apps: e, verbs: e, address: o.StreamAddress},
 			statistics: &statistics{pods: e, apps: e, usage: e, stateDir: o.StateDir},
 			watchers:   &watchers{events: e},
 			nodeStatus: &nodeStatus{node: e, options: o},
@@ -83,6 +87,7 @@ type runtimeService struct {
 	*sandboxes
 	*containers
 	*execs
+	*streams
 	*statistics
 	*watchers
 	*nodeStatus

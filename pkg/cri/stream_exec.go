@@ -1,0 +1,141 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
+	utilexec "k8s.io/utils/exec"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/stage0"
+)
+
+// sizeTime is how long a command with a terminal waits for the client to tell
+// the terminal's size. One that comes later is a change of size.
+const sizeTime = 100 * time.Millisecond
+
+// Exit codes of commands that can't be run, as a shell has them (POSIX, Shell
+// Command Language, 2.8.2).
+const (
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+// command is a command to be run with streams.
+type command struct {
+	app  string
+	args []string
+	want wanted
+}
+
+func (c command) serve(_ context.Context, s *streams, w http.ResponseWriter, r *http.Request) {
+	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
+		serveWebSocket(w, r, c.want, func(ctx context.Context, to client, sizes <-chan remotecommand.TerminalSize) error {
+			return c.run(ctx, s.verbs, to, sizes)
+		})
+		return
+	}
+	remotecommand.ServeExec(w, r, commandRunner{s.verbs, c}, "", "", c.app, c.args, c.want.options(),
+		streamIdle, streamCreation, remotecommand.SupportedStreamingProtocols)
+}
+
+// commandRunner is the library's view of a command. The error that it gives
+// is looked at by its type, so nothing may be wrapped around.
+type commandRunner struct {
+	verbs   streamVerbs
+	command command
+}
+
+// ExecInContainer is remotecommand.Executor's.
+func (r commandRunner) ExecInContainer(ctx context.Context, _, _, _ string, _ []string, in io.Reader, out, errOut io.WriteCloser, _ bool, sizes <-chan remotecommand.TerminalSize, _ time.Duration) error {
+	return r.command.run(ctx, r.verbs, r.command.want.of(in, out, errOut), sizes)
+}
+
+// run runs the command until it or ctx ends. An exit code other than 0 is a
+// utilexec.ExitError; so is a command that can't be run, and the client reads
+// why where it reads the command's errors.
+func (c command) run(ctx context.Context, verbs streamVerbs, to client, sizes <-chan remotecommand.TerminalSize) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	join := joinPipes
+	if c.want.tty {
+		join = joinSocket
+	}
+	p, err := join(to)
+	if err != nil {
+		return errs.Wrap("exec in", c.app, err)
+	}
+	defer p.close()
+	r := stage0.ExecRequest{Args: c.args, TTY: c.want.tty, Name: pod.NewID(), Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr}
+	if c.want.tty && sizes != nil {
+		r.Size = firstSize(ctx, sizes)
+		go resize(ctx, verbs, c.app, r.Name, sizes)
+	}
+	code, err := verbs.Exec(ctx, c.app, r)
+	if errors.Is(err, errs.Invalid) {
+		code, err = notRun(err, p), nil
+	}
+	if err != nil {
+		return err
+	}
+	p.drain(ctx)
+	if code != 0 {
+		return utilexec.CodeExitError{Err: fmt.Errorf("command terminated with exit code %d", code), Code: code}
+	}
+	return nil
+}
+
+// notRun tells the client, through the command's own streams, why a command
+// wasn't run, and gives an exit code for it. What is not there and what can't
+// be executed OCI runtimes tell apart in words only.
+func notRun(err error, p *pipes) (code int) {
+	words := err.Error()
+	if w := p.errors(); w != nil {
+		_, _ = fmt.Fprintf(w, "%s\r\n", words)
+	}
+	for _, absent := range []string{"not found", "no such file"} {
+		if strings.Contains(strings.ToLower(words), absent) {
+			return exitNotFound
+		}
+	}
+	return exitNotExecutable
+}
+
+// firstSize waits for a terminal's size, but not long; zero when none came.
+func firstSize(ctx context.Context, sizes <-chan remotecommand.TerminalSize) stage0.TerminalSize {
+	timer := time.NewTimer(sizeTime)
+	defer timer.Stop()
+	select {
+	case size := <-sizes:
+		return stage0.TerminalSize{Rows: size.Height, Cols: size.Width}
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return stage0.TerminalSize{}
+}
+
+// resize passes on changes of size until the client has no more, or ctx ends.
+// A size that can't be set is nobody's loss.
+func resize(ctx context.Context, verbs streamVerbs, app, exec string, sizes <-chan remotecommand.TerminalSize) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case size, more := <-sizes:
+			if !more {
+				return
+			}
+			if size.Height > 0 && size.Width > 0 {
+				_ = verbs.Resize(ctx, app, exec, stage0.TerminalSize{Rows: size.Height, Cols: size.Width})
+			}
+		}
+	}
+}
