@@ -265,31 +265,3 @@ that are there already are not run any more, unless another rule accepts them.`,
 	p.register(c)
 	return c
 }
-
-func trustRootCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
-		Use:   "update-root FILE",
-		Short: "Install a sigstore trusted root",
-		Long: `Install FILE, a trusted_root.json, as the root that proves sigstore's
-certificates and log entries: the keys of the public instance change every few
-years, and a private one has its own. Nothing is fetched. Whoever made FILE can
-vouch for any identity: take it from where you can check it, for example with
-"cosign trusted-root create" or from the TUF repository of sigstore.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			dirs, err := s.trustDirs()
-			if err != nil {
-				return err
-			}
-			data, err := readAll(c.InOrStdin(), args[0])
-			if err != nil {
-				return err
-			}
-			path, err := trust.UpdateTrustedRoot(dirs[0], data)
-			if err == nil {
-				fmt.Fprintln(c.OutOrStdout(), path)
-			}
-			return err
-		},
-	}
-}

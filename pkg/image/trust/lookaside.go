@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
@@ -58,7 +55,7 @@ func (p *Policy) lookaside(ctx context.Context, ref image.Ref, d image.Digest) *
 	for n := 1; n <= maxLookaside; n++ {
 		where := fmt.Sprintf("%s/%s@%s/signature-%d", strings.TrimSuffix(base, "/"), repository,
 			strings.Replace(string(d), ":", "=", 1), n)
-		data, err := p.fetch(ctx, where)
+		data, err := p.o.Fetch.get(ctx, where, maxPGPSignature)
 		if isNone(err) {
 			break // they are numbered without gaps
 		}
@@ -69,25 +66,6 @@ func (p *Policy) lookaside(ctx context.Context, ref image.Ref, d image.Digest) *
 		f.add(&gpgMessage{where: where, data: data}, nil)
 	}
 	return f
-}
-
-// fetch gets what lies at a URL.
-func (p *Policy) fetch(ctx context.Context, where string) ([]byte, error) {
-	const op = "fetch"
-	u, err := url.Parse(where)
-	if err != nil {
-		return nil, errs.New(op, errs.Unavailable, image.Printable(where), err)
-	}
-	switch {
-	case u.Scheme == "file" && u.Host == "":
-		data, _, err := readSmall(path.Clean(u.Path), nil)
-		return data, errs.Wrap(op, where, err)
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, errs.New(op, errs.Unavailable, where, errors.New("only http, https and file URLs are fetched"))
-	case p.o.Fetch == nil:
-		return nil, errs.New(op, errs.Unavailable, where, errors.New("nothing here can fetch it"))
-	}
-	return p.o.Fetch(ctx, where, maxPGPSignature)
 }
 
 // lookasideBase gives the lookaside of a registry: that of the most specific

@@ -42,9 +42,8 @@ type Options struct {
 	// RegistriesD is a directory of containers-registries.d(5): it says where
 	// the lookasides of registries are, which have GPG signatures.
 	RegistriesD string
-	// Fetch gets what lies at an http or https URL, at most limit bytes of it;
-	// what isn't there is errs.NotFound. Without it only file URLs work.
-	Fetch func(ctx context.Context, url string, limit int64) ([]byte, error)
+	// Fetch gets signatures from lookasides.
+	Fetch Fetch
 	// AcceptUnsigned accepts every image and says why: somebody asked for it
 	// on a command line, for once. It stands in the verdict.
 	AcceptUnsigned string
