@@ -14,7 +14,7 @@ import (
 )
 
 // Finder finds an image in its registry, with the place where evidence about
-// it is (registry.Client.Pull). It fetches no layer.
+// it is (registry.Client.Pull). It fetches no layer. Its errors name the image.
 type Finder func(ctx context.Context, ref image.Ref, auth *registry.Auth) (*image.Candidate, trust.Evidence, error)
 
 // PullRequest is an image that somebody wants from its registry.
@@ -39,6 +39,8 @@ func (r *PullRequest) key() key {
 	}
 	return k
 }
+
+const opPull = "pull image"
 
 // Puller brings images from registries into a store. Equal requests share one
 // pull; the store sees to it that different ones share their layers.
@@ -73,17 +75,16 @@ type flight struct {
 // errors, those with trust.Refused are refusals by policy; errs.Unavailable
 // says that the registry, or evidence, can't be had now.
 func (p *Puller) Pull(ctx context.Context, r PullRequest) (*image.Record, error) {
-	const op = "pull image"
 	if p.find == nil {
-		return nil, errs.New(op, errs.Unsupported, r.Ref.Familiar(), errors.New("there is no registry client here"))
+		return nil, errs.New(opPull, errs.Unsupported, r.Ref.Familiar(), errors.New("there is no registry client here"))
 	}
 	f := p.join(ctx, &r)
 	defer p.leave(r.key(), f, &r.Progress)
 	select {
 	case <-f.done:
-		return f.record, errs.Wrap(op, r.Ref.Familiar(), f.err)
+		return f.record, f.err
 	case <-ctx.Done():
-		return nil, errs.Wrap(op, r.Ref.Familiar(), ctx.Err())
+		return nil, errs.Wrap(opPull, r.Ref.Familiar(), ctx.Err())
 	}
 }
 
@@ -149,10 +150,11 @@ func (p *Puller) pull(ctx context.Context, r PullRequest, tell func(store.Progre
 	if err != nil {
 		return nil, err
 	}
-	return p.store.Pull(ctx, store.Intake{
+	record, err := p.store.Pull(ctx, store.Intake{
 		Candidate: candidate, Evidence: evidence, Scope: trust.Scope{Namespace: r.Namespace},
 		Insecure: p.insecure, Progress: tell,
 	})
+	return record, errs.Wrap(opPull, r.Ref.Familiar(), err)
 }
 
 // PullImage brings an image from its registry.

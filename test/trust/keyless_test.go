@@ -19,8 +19,10 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/signed"
 	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/store"
 	"github.com/stagelet/stagelet/pkg/image/trust"
 )
 
@@ -90,9 +92,28 @@ func plan(t *testing.T) *image.Plan {
 	return p
 }
 
+// check brings the image into a store. One that is refused leaves nothing.
 func (w *world) check() (image.Verdict, error) {
-	v, err := w.policy.Check(context.Background(), w.plan, w.repo, trust.Scope{})
-	return v.Verdict(), err
+	w.t.Helper()
+	testutil.NeedRoot(w.t)
+	s, err := store.Open(filepath.Join(w.t.TempDir(), "images"), store.Options{Policy: w.policy})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer s.Close()
+	record, err := s.Pull(context.Background(), store.Intake{Candidate: w.plan.Candidate, Evidence: w.repo})
+	if problems, ferr := s.Fsck(context.Background()); ferr != nil || len(problems) != 0 {
+		w.t.Errorf("fsck: %v, %v", problems, ferr)
+	}
+	if err == nil {
+		return record.Verdict, nil
+	}
+	for _, dir := range []string{"staging", "layers", "blobs", "records"} {
+		if left, rerr := os.ReadDir(filepath.Join(s.Root(), dir)); rerr != nil || len(left) != 0 {
+			w.t.Errorf("%s has %v, %v", dir, left, rerr)
+		}
+	}
+	return image.Verdict{}, err
 }
 
 func (w *world) accepted() image.Verdict {

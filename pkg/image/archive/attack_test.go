@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,6 +52,35 @@ func relink(to string, more ...item) func(testing.TB) []byte {
 	})
 }
 
+// sparseEntry is a file of 1 TiB that is all hole, as PAX says it; package tar
+// doesn't write such a thing.
+func sparseEntry() []byte {
+	records := ""
+	for _, r := range []string{"major=1", "minor=0", "realsize=1099511627776", "name=sparse"} {
+		r = " GNU.sparse." + r + "\n"
+		records += fmt.Sprint(len(r)+2) + r
+	}
+	return slices.Concat(
+		header("pax", tar.TypeXHeader, len(records)), padded(records),
+		header("sparse", tar.TypeReg, 512), padded("0\n"))
+}
+
+func header(name string, kind byte, size int) []byte {
+	h := make([]byte, 512)
+	copy(h, name)
+	copy(h[100:], "0000644\x000000000\x000000000\x00")
+	copy(h[124:], fmt.Sprintf("%011o\x0000000000000\x00        %c", size, kind))
+	copy(h[257:], "ustar\x0000")
+	sum := 0
+	for _, b := range h {
+		sum += int(b)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return h
+}
+
+func padded(text string) []byte { return append([]byte(text), make([]byte, 512-len(text))...) }
+
 func outerAttacks() []attack {
 	return []attack{
 		{name: "climbs", data: extra(item{name: "../x"}), want: image.PathEscape, says: "../x"},
@@ -58,6 +89,15 @@ func outerAttacks() []attack {
 		{name: "hard link", data: extra(item{name: "x", kind: tar.TypeLink, link: "manifest.json"}), want: image.BadEntry, says: " x:"},
 		{name: "device", data: extra(item{name: "x", kind: tar.TypeChar}), want: image.BadEntry, says: " x:"},
 		{name: "fifo", data: extra(item{name: "x", kind: tar.TypeFifo}), want: image.BadEntry, says: " x:"},
+		{name: "sparse file", data: func(t testing.TB) []byte {
+			return append(sparseEntry(), dockerSave(t, "one").pack(t)...)
+		}, want: image.BadEntry, says: " sparse:"},
+		{name: "20 001 entries", data: docker(func(_ testing.TB, a items) items {
+			for i := range image.MaxArchiveEntries {
+				a = append(a, item{name: fmt.Sprint("file", i)})
+			}
+			return a
+		}), want: image.TooLarge, says: "entries"},
 		{name: "entry twice", data: extra(item{name: "./manifest.json", data: []byte("[]")}), want: image.Unrepeatable, says: "manifest.json"},
 		{name: "link over a file", data: extra(item{name: "manifest.json", link: "x"}), want: image.Unrepeatable, says: "manifest.json"},
 		{name: "layer link outside", data: relink("../../etc/passwd"), want: image.PathEscape, says: "layer.tar"},
@@ -121,6 +161,19 @@ func dockerAttacks() []attack {
 		{name: "name twice", data: func(t testing.TB) []byte {
 			return dockerSave(t, "one", "two").replaced(t, "manifest.json", `"two"`, `"one"`).pack(t)
 		}, want: image.Unrepeatable, says: "library/one"},
+		{name: "1001 images", data: docker(func(t testing.TB, a items) items {
+			a[a.at(t, "manifest.json")].data = []byte("[" + strings.Repeat("{},", image.MaxArchiveImages) + "{}]")
+			return a
+		}), want: image.TooLarge, says: "1001 images"},
+		{name: "128 layers", data: docker(func(t testing.TB, a items) items {
+			return a.replaced(t, "manifest.json", `"Layers":[`, `"Layers":[`+strings.Repeat(`"x",`, image.MaxLayers))
+		}), want: image.TooLarge, says: "layers"},
+		{name: "upper-case digest", data: docker(func(t testing.TB, a items) items {
+			i := a.at(t, ".json")
+			old := strings.TrimSuffix(a[i].name, ".json")
+			a[i].name = strings.ToUpper(old) + ".json"
+			return a.replaced(t, "manifest.json", old, strings.ToUpper(old))
+		}), want: image.Mismatch, says: "digest"},
 		{name: "layer count", data: docker(func(t testing.TB, a items) items {
 			return a.replaced(t, "manifest.json", `"Layers":[`, `"Layers":["x",`)
 		}), want: image.Mismatch, says: "3 layers"},

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stagelet/stagelet/internal/crash"
+	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/layer"
 )
@@ -80,7 +82,7 @@ func (x *session) stageLayer(ctx context.Context, a *admission, i int, repeated 
 	}
 	m, err := x.bring(ctx, a, i, want, d, there)
 	if err != nil {
-		return l, err
+		return l, errs.Wrap("bring layer", string(cmp.Or(d.Digest, want.DiffID)), err)
 	}
 	a.tell(i, LayerDone, d.Size, d.Size)
 	l.Size, l.BlobDigest, l.BlobSize = m.Size, m.Blob, m.BlobSize
