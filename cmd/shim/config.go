@@ -12,6 +12,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image/trust"
+	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
 // config is /etc/stagelet/config.yaml; docs/configuration.md has a line for
@@ -24,6 +25,7 @@ type config struct {
 	Registry registryConfig           `json:"registry"`
 	Trust    trustConfig              `json:"trust"`
 	Network  networkConfig            `json:"network"`
+	Cgroup   cgroupConfig             `json:"cgroup"`
 	Stage1   stage1Config             `json:"stage1"`
 	Handlers map[string]handlerConfig `json:"handlers"` // by RuntimeHandler name
 	GC       gcConfig                 `json:"gc"`
@@ -42,12 +44,29 @@ type trustConfig struct {
 }
 
 type networkConfig struct {
-	NetNSDir string   `json:"netnsDir"` // where network namespaces are pinned
-	ConfDir  string   `json:"confDir"`  // CNI network configurations
-	BinDirs  []string `json:"binDirs"`  // CNI plugins; empty: the usual places
-	Default  string   `json:"default"`  // "bridge" or "none": without a CNI configuration
-	Bridge   string   `json:"bridge"`   // interface of the built-in bridge
-	CIDR     string   `json:"cidr"`     // its range, until kubelet tells one
+	NetNSDir string   `json:"-"`       // where network namespaces are pinned; by flag alone
+	ConfDir  string   `json:"confDir"` // CNI network configurations
+	BinDirs  []string `json:"binDirs"` // CNI plugins; empty: the usual places
+	Default  string   `json:"default"` // "bridge" or "none": without a CNI configuration
+	Bridge   string   `json:"-"`       // interface of the built-in bridge; by flag alone
+	CIDR     string   `json:"cidr"`    // its range, until kubelet tells one
+}
+
+type cgroupConfig struct {
+	// Driver makes the cgroups of pods: "systemd", "cgroupfs" or, "auto", the
+	// one of this host.
+	Driver string `json:"driver"`
+}
+
+// autoDriver is systemd where that is the service manager, else cgroupfs.
+const autoDriver = "auto"
+
+// driver: check has seen that there is such a one.
+func (c cgroupConfig) driver() stage0.CgroupDriver {
+	if c.Driver == autoDriver {
+		return stage0.HostCgroupDriver()
+	}
+	return stage0.CgroupDriver(c.Driver)
 }
 
 type stage1Config struct {
@@ -78,6 +97,7 @@ func defaults() config {
 		},
 		Trust:   trustConfig{Dirs: []string{trust.LocalDir, trust.SystemDir}},
 		Network: networkConfig{NetNSDir: "/run/netns", ConfDir: "/etc/cni/net.d", Default: "none"},
+		Cgroup:  cgroupConfig{Driver: autoDriver},
 		Stage1:  stage1Config{Runtime: "runc"},
 		GC:      gcConfig{Grace: "30m", Interval: "5m"},
 	}
@@ -104,7 +124,7 @@ func (c *config) load(path string) error {
 func (c *config) check() error {
 	const op = "check configuration"
 	for key, paths := range map[string][]string{
-		"root": {c.Root}, "run": {c.Run}, "listen": {c.socket()}, "network.netnsDir": {c.Network.NetNSDir}, "network.confDir": {c.Network.ConfDir},
+		"root": {c.Root}, "run": {c.Run}, "listen": {c.socket()}, "--netns-dir": {c.Network.NetNSDir}, "network.confDir": {c.Network.ConfDir},
 		"registry.authDirs": c.Registry.AuthDirs, "registry.dockerConfigs": c.Registry.DockerConfigs, "trust.dirs": c.Trust.Dirs,
 		"registry.certsDir": set(c.Registry.CertsDir), "trust.policyJSON": set(c.Trust.PolicyJSON), "trust.registriesDir": set(c.Trust.RegistriesDir),
 	} {
@@ -116,6 +136,9 @@ func (c *config) check() error {
 	}
 	if d := c.Network.Default; d != "bridge" && d != "none" {
 		return errs.New(op, errs.Invalid, "network.default", fmt.Errorf("%q is neither bridge nor none", d))
+	}
+	if d := c.Cgroup.Driver; d != autoDriver && d != string(stage0.CgroupFS) && d != string(stage0.Systemd) {
+		return errs.New(op, errs.Invalid, "cgroup.driver", fmt.Errorf("%q is neither auto nor systemd nor cgroupfs", d))
 	}
 	for name := range c.Handlers {
 		if name == "" {
@@ -177,6 +200,7 @@ func (s *settings) register(set *pflag.FlagSet) {
 	set.StringVar(&s.flags.Network.Default, "network-default", d.Network.Default, "network of pods where no CNI configuration exists: bridge or none")
 	set.StringVar(&s.flags.Network.Bridge, "network-bridge", "", "interface of the built-in bridge")
 	set.StringVar(&s.flags.Network.CIDR, "network-cidr", "", "address range of the built-in bridge, until kubelet tells one")
+	set.StringVar(&s.flags.Cgroup.Driver, "cgroup-driver", d.Cgroup.Driver, "who makes the cgroups of pods: systemd, cgroupfs, or auto for the one of this host")
 	set.StringVar(&s.flags.Stage1.Supervisor, "stage1", "", "supervisor program (default: stagelet-stage1 beside this program, or in /usr/libexec/stagelet)")
 	set.StringVar(&s.flags.Stage1.Runtime, "runtime", d.Stage1.Runtime, "OCI runtime of the default handler")
 }
@@ -204,6 +228,7 @@ func (s *settings) config() (*config, error) {
 		"network-default": func() { c.Network.Default = flags.Network.Default },
 		"network-bridge":  func() { c.Network.Bridge = flags.Network.Bridge },
 		"network-cidr":    func() { c.Network.CIDR = flags.Network.CIDR },
+		"cgroup-driver":   func() { c.Cgroup.Driver = flags.Cgroup.Driver },
 		"stage1":          func() { c.Stage1.Supervisor = flags.Stage1.Supervisor },
 		"runtime":         func() { c.Stage1.Runtime = flags.Stage1.Runtime },
 	} {

@@ -101,8 +101,11 @@ func TestFlagsAreStrongerThanTheFile(t *testing.T) {
 			continue
 		}
 		file, flag := "/from/file", "/from/flag"
-		if row.key == "network.default" {
+		switch row.key {
+		case "network.default":
 			file, flag = "none", "bridge"
+		case "cgroup.driver":
+			file, flag = "systemd", "cgroupfs"
 		}
 		content := setting(row.key, file)
 		wantFile, wantFlag := any(file), any(flag)
@@ -125,7 +128,8 @@ func TestFlagsAreStrongerThanTheFile(t *testing.T) {
 
 // TestEveryFlagIsDocumented, and every path can be moved by one.
 func TestEveryFlagIsDocumented(t *testing.T) {
-	flags := map[string]bool{"config": true}
+	// What several instances on one host need apart is no key of the file.
+	flags := map[string]bool{"config": true, "netns-dir": true, "network-bridge": true}
 	for _, row := range documentedKeys(t) {
 		flags[row.flag] = true
 		last := strings.ToLower(row.key[strings.LastIndex(row.key, ".")+1:])
@@ -153,6 +157,8 @@ func TestConfigurationsThatCantWork(t *testing.T) {
 		"trust: {policyJSON: x}":                "trust.policyJSON",
 		"trust: {registriesDir: x}":             "trust.registriesDir",
 		"network: {default: host}":              "network.default",
+		"cgroup: {driver: dbus}":                "cgroup.driver",
+		"network: {bridge: x}":                  "bridge",
 		"gc: {grace: soon}":                     "gc.grace",
 		`handlers: {"": {runtime: /usr/bin/x}}`: "handlers",
 	} {

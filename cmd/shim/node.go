@@ -54,7 +54,8 @@ func openNode(c *config) (_ *node, err error) {
 	engine, err := stage0.New(stage0.Options{
 		Root: c.Root, Run: c.Run, NetNSDir: c.Network.NetNSDir,
 		Images: images, Find: finder(c, switches{}), Network: net, Flavors: flavors, Pins: pins,
-		Warn: func(err error, what string) { klog.ErrorS(err, "Could not "+what) },
+		CgroupManager: c.Cgroup.driver(),
+		Warn:          func(err error, what string) { klog.ErrorS(err, "Could not "+what) },
 	})
 	if err != nil {
 		return nil, err

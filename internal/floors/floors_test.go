@@ -26,6 +26,7 @@ var floors = map[string]int{
 	"internal/atomicfile": 0,
 	"internal/undo":       0,
 	"internal/crash":      0,
+	"internal/systemd":    0,
 
 	"pkg/pod/manifest": 1,
 	"pkg/stage1/wire":  1,
@@ -61,6 +62,7 @@ var siblings = map[[2]string]string{
 	{"internal/sys", "internal/crash"}:       "it changes what outlives the process",
 	{"internal/sys", "internal/errs"}:        "every package makes errors",
 	{"internal/atomicfile", "internal/errs"}: "every package makes errors",
+	{"internal/systemd", "internal/errs"}:    "every package makes errors",
 	{"pkg/stage1/wire", "pkg/pod/manifest"}:  "messages carry manifests",
 	{"pkg/image/store", "pkg/image/trust"}:   "only what trust verified is committed",
 	{"pkg/image/store", "pkg/image/layer"}:   "records name layers",
@@ -76,6 +78,7 @@ var onlyIn = map[string][]string{
 	"k8s.io/klog/v2":                                  {"pkg/cri", "pkg/web", "cmd/shim", "test/...", "hack/..."},
 	"k8s.io/cri-api/pkg/apis/runtime/v1":              {"pkg/cri", "cmd/shim", "test/...", "hack/..."},
 	"github.com/vishvananda/netlink":                  {"pkg/network", "internal/sys", "test/...", "hack/..."},
+	"github.com/godbus/dbus/v5":                       {"internal/systemd"},
 	"oras.land/oras-go/v2/registry/remote/auth":       {"pkg/image/registry"},
 	"github.com/sigstore/sigstore-go/pkg/root":        {"pkg/image/trust"},
 	"github.com/sigstore/sigstore-go/pkg/verify":      {"pkg/image/trust"},
@@ -87,7 +90,7 @@ var onlyIn = map[string][]string{
 // runs once for every pod, and each of these costs memory in each of them.
 var supervisorForbids = []string{
 	"google.golang.org/...", "k8s.io/...", "sigs.k8s.io/...", "net", "net/http/...", "os/user/...", "crypto/tls/...",
-	"github.com/containernetworking/...", "github.com/spf13/...", "github.com/sigstore/...", "github.com/ProtonMail/...",
+	"github.com/containernetworking/...", "github.com/godbus/...", "github.com/spf13/...", "github.com/sigstore/...", "github.com/ProtonMail/...",
 }
 
 // maxSupervisorPackages bounds the size of its dependency set, the standard

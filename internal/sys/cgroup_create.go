@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -104,6 +105,24 @@ func (c Cgroups) Enter(path string) error {
 		if err := writeCgroupFile(filepath.Join(mount, path, "tasks"), "0"); err != nil {
 			return errs.New(op, cgroupKind(err), path, err)
 		}
+	}
+	return nil
+}
+
+// Move puts a process, with all its threads, into the cgroup at path. What it
+// started before stays where it is.
+func (c Cgroups) Move(path string, pid int) error {
+	const op = "move into cgroup"
+	if err := CheckCgroupPath(path); err != nil {
+		return err
+	}
+	for _, mount := range c.processMounts() {
+		if err := writeCgroupFile(filepath.Join(mount, path, procsFile), strconv.Itoa(pid)); err != nil {
+			return errs.New(op, cgroupKind(err), path, err)
+		}
+	}
+	if c.V2() {
+		enableControllers(c.unified, filepath.Dir(path)) // again: it may have been in the way
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func TestBadSandbox(t *testing.T) {
 		{"sysctl value", "linux.sysctls", codes.InvalidArgument, sysctl("net.ipv4.ip_forward", "1\n2", pod)},
 		{"relative cgroup", "linux.cgroup_parent", codes.InvalidArgument, func(c *config) { c.Linux.CgroupParent = "kubepods" }},
 		{"cgroup escapes", "linux.cgroup_parent", codes.InvalidArgument, func(c *config) { c.Linux.CgroupParent = "/kubepods/../../x" }},
-		{"systemd slice", "linux.cgroup_parent", codes.Unimplemented, func(c *config) { c.Linux.CgroupParent = "kubepods-besteffort.slice" }},
+		{"relative path of a slice", "linux.cgroup_parent", codes.InvalidArgument, func(c *config) { c.Linux.CgroupParent = "kubepods.slice/kubepods-besteffort.slice" }},
 		{"network namespace", "namespace_options.network", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_CONTAINER})},
 		{"ipc namespace", "namespace_options.ipc", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{Ipc: runtimeapi.NamespaceMode_TARGET})},
 		{"pid namespace", "namespace_options.pid", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_TARGET})},

@@ -99,7 +99,7 @@ func featuresOf(n nodeState, handler string) stage1.Features {
 // RuntimeConfig says how cgroups are managed.
 func (n *nodeStatus) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
 	driver := runtimeapi.CgroupDriver_CGROUPFS
-	if n.node.CgroupDriver() == "systemd" {
+	if n.node.CgroupDriver() == string(stage0.Systemd) {
 		driver = runtimeapi.CgroupDriver_SYSTEMD
 	}
 	return &runtimeapi.RuntimeConfigResponse{

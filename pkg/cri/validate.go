@@ -68,10 +68,11 @@ func checkAbsolutes(field string, paths []string) error {
 	return nil
 }
 
-// checkCgroupParent admits a path of the cgroupfs driver.
+// checkCgroupParent admits paths and names of systemd slices; which of them
+// this node serves is the engine's to say.
 func checkCgroupParent(field, path string) error {
-	if !filepath.IsAbs(path) && strings.HasSuffix(path, ".slice") {
-		return unsupported(field, "%q is a systemd slice; set cgroupDriver: cgroupfs in kubelet's configuration", path)
+	if strings.HasSuffix(path, ".slice") && !strings.Contains(path, "/") {
+		return checkText(field, path)
 	}
 	if err := checkAbsolute(field, path); err != nil {
 		return err

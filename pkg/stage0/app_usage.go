@@ -21,7 +21,7 @@ func (e *Engine) AppUsage(ctx context.Context, id string) (Usage, error) {
 	}
 	u := Usage{}
 	if a.Status.State == manifest.AppRunning {
-		stats, err := e.cgroups.Stats(appCgroup(p.Pod, a.ID))
+		stats, err := e.cgroups.Stats(p.Pod.Cgroup(a.ID))
 		if err != nil {
 			return Usage{}, errs.Wrap(op, a.Name, err)
 		}

@@ -54,17 +54,3 @@ func (e *Engine) discard(ctx context.Context, id string) error {
 	err = errors.Join(err, sys.RemoveNetNS(netns), h.Mark(0), h.Close())
 	return errors.Join(err, e.pods.SweepPod(id, time.Now()))
 }
-
-// discardCgroups kills and removes every cgroup of that name, wherever it is.
-func (e *Engine) discardCgroups(ctx context.Context, name string) error {
-	found, err := e.cgroups.Find(name)
-	if err != nil {
-		return err
-	}
-	for _, path := range found {
-		if err := errors.Join(e.cgroups.Kill(ctx, path), e.cgroups.Remove(path)); err != nil {
-			return err
-		}
-	}
-	return nil
-}

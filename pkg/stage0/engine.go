@@ -7,6 +7,7 @@ package stage0
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/internal/systemd"
 	"github.com/stagelet/stagelet/pkg/image/store"
 	"github.com/stagelet/stagelet/pkg/network"
 	"github.com/stagelet/stagelet/pkg/pod"
@@ -31,8 +33,10 @@ type Options struct {
 	Images   *store.Store
 	Find     Finder // in registries; nil: none are asked
 	Network  *network.Network
-	Flavors  *stage1.Registry
-	Pins     *stage1.Pins
+	// CgroupManager makes the cgroups of new pods.
+	CgroupManager CgroupDriver
+	Flavors       *stage1.Registry
+	Pins          *stage1.Pins
 	// Warn is told what goes wrong with nobody waiting for it: in adoption,
 	// supervision and sweeping.
 	Warn func(err error, what string)
@@ -66,6 +70,9 @@ type Engine struct {
 // New gives an engine over the directories of o. It knows no pod before
 // Recover.
 func New(o Options) (*Engine, error) {
+	if o.CgroupManager == Systemd && !systemd.Booted() {
+		return nil, errs.New("start engine", errs.Unsupported, "cgroup driver", errors.New("systemd is not this host's service manager"))
+	}
 	pods, err := pod.Open(filepath.Join(o.Root, "pods"), filepath.Join(o.Run, "pods"))
 	if err != nil {
 		return nil, err
@@ -186,7 +193,7 @@ func (e *Engine) NetworkReady() error { return e.Network.Ready() }
 func (e *Engine) SetPodCIDR(cidr string) error { return e.Network.SetPodCIDR(cidr) }
 
 // CgroupDriver says who manages cgroups (CRI RuntimeConfig).
-func (e *Engine) CgroupDriver() string { return "cgroupfs" }
+func (e *Engine) CgroupDriver() string { return string(e.CgroupManager) }
 
 func (e *Engine) client(id string) *stage1.Client { return stage1.NewClient(e.pods.RunDir(id)) }
 

@@ -43,9 +43,9 @@ func (e *Engine) fsckHeld() (problems []error, err error) {
 		if p.State != pod.Exited {
 			continue
 		}
-		leaves := []string{supervisorCgroup(p.Pod)}
+		leaves := []string{p.Pod.Cgroup(p.Pod.ID)}
 		for _, a := range p.Apps {
-			leaves = append(leaves, appCgroup(p.Pod, a.ID))
+			leaves = append(leaves, p.Pod.Cgroup(a.ID))
 		}
 		for _, leaf := range leaves {
 			if pids, err := e.cgroups.Procs(leaf); err == nil && len(pids) > 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path"
 	"time"
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
@@ -14,10 +13,6 @@ import (
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
-
-func supervisorCgroup(p *manifest.Pod) string { return path.Join(p.CgroupParent, p.ID) }
-
-func appCgroup(p *manifest.Pod, app string) string { return path.Join(p.CgroupParent, app) }
 
 // release takes back all that a pod without a supervisor still holds outside
 // of its directory: processes, cgroups, network. It is idempotent and
@@ -30,22 +25,6 @@ func (e *Engine) release(ctx context.Context, h *pod.Handle, s *pod.Snapshot) er
 	err := e.removeCgroups(ctx, s.Pod, apps) // first: what lives could use the rest
 	crash.Point("stage0.release.cgroups")
 	return errors.Join(err, e.releaseNetwork(ctx, h, s))
-}
-
-// removeCgroups kills whatever of a pod still runs and removes the cgroups.
-func (e *Engine) removeCgroups(ctx context.Context, p *manifest.Pod, apps []string) error {
-	leaves := []string{supervisorCgroup(p)}
-	for _, id := range apps {
-		leaves = append(leaves, appCgroup(p, id))
-	}
-	if p.OwnsCgroupParent {
-		leaves = []string{p.CgroupParent}
-	}
-	var all []error
-	for _, leaf := range leaves {
-		all = append(all, e.cgroups.Kill(ctx, leaf), e.cgroups.Remove(leaf))
-	}
-	return errors.Join(all...)
 }
 
 // releaseNetwork takes the pod off its networks. network.json stays until

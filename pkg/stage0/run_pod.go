@@ -47,6 +47,9 @@ func (e *Engine) runPod(ctx context.Context, p manifest.Pod) (_ string, err erro
 		return "", err
 	}
 	complete(&p)
+	if err := e.CgroupManager.place(&p); err != nil {
+		return "", errs.Wrap("run pod", podName(&p), err)
+	}
 	var u undo.Stack
 	defer func() { // after Release there is nothing to unwind
 		if err != nil {
@@ -89,10 +92,6 @@ func complete(p *manifest.Pod) {
 	p.ID = pod.NewID()
 	p.Version = manifest.Version
 	p.CreatedAt = time.Now().UnixNano()
-	if p.CgroupParent == "" {
-		p.CgroupParent = "/stagelet/" + p.ID
-		p.OwnsCgroupParent = true
-	}
 	if p.Namespaces.Network == manifest.NamespacePod && p.Hostname == "" {
 		p.Hostname = p.ID[:12]
 	}
@@ -105,11 +104,12 @@ func podName(p *manifest.Pod) string { return filepath.Join(p.Namespace, p.Name)
 func (e *Engine) launch(ctx context.Context, u *undo.Stack, h *pod.Handle, p *manifest.Pod, st *manifest.Stage1) (*stage1.Supervisor, *manifest.Network, error) {
 	own := p.Namespaces.Network == manifest.NamespacePod
 	netns := e.netns(p.ID)
-	cgroup := supervisorCgroup(p)
 
 	u.Push(func(ctx context.Context) error { return e.removeCgroups(ctx, p, nil) })
-	if err := e.cgroups.Create(cgroup); err != nil {
-		return nil, nil, err
+	if p.CgroupScope == "" {
+		if err := e.cgroups.Create(p.Cgroup(p.ID)); err != nil {
+			return nil, nil, err
+		}
 	}
 	crash.Point("stage0.run.cgroup")
 	if own {
@@ -160,28 +160,37 @@ func (e *Engine) startSupervisor(ctx context.Context, h *pod.Handle, p *manifest
 		return nil, err
 	}
 	defer log.Close()
-	cgroup := supervisorCgroup(p)
 	l := stage1.Launch{
 		Pod: p, Program: st.Supervisor.Path,
 		Dir: e.pods.Dir(pod.PhaseRun, p.ID), Run: e.pods.RunDir(p.ID),
 		Lock: h.File(), Log: log,
-		Enter: func() error {
-			if p.Namespaces.Network == manifest.NamespacePod {
-				if err := sys.EnterNetNS(e.netns(p.ID)); err != nil {
-					return err
-				}
-			}
-			// Last, so that as little as possible of our work is the pod's.
-			return e.cgroups.Enter(cgroup)
-		},
+		Enter: func() error { return e.dress(p) },
 	}
-	if l.Cgroup, err = e.cgroups.Open(cgroup); err != nil {
+	if p.CgroupScope != "" {
+		l.Place = func(ctx context.Context, pid int) error { return e.enterScope(ctx, p, pid) }
+		return l.Start(ctx)
+	}
+	if l.Cgroup, err = e.cgroups.Open(p.Cgroup(p.ID)); err != nil {
 		return nil, err
 	}
 	if l.Cgroup != nil {
 		defer l.Cgroup.Close()
 	}
 	return l.Start(ctx)
+}
+
+// dress prepares the thread that forks: the supervisor is born where it is.
+func (e *Engine) dress(p *manifest.Pod) error {
+	if p.Namespaces.Network == manifest.NamespacePod {
+		if err := sys.EnterNetNS(e.netns(p.ID)); err != nil {
+			return err
+		}
+	}
+	if p.CgroupScope != "" {
+		return nil
+	}
+	// Last, so that as little as possible of our work is the pod's.
+	return e.cgroups.Enter(p.Cgroup(p.ID))
 }
 
 func networkPod(p *manifest.Pod, netns string) network.Pod {

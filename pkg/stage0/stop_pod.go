@@ -69,7 +69,7 @@ func (e *Engine) shutdown(ctx context.Context, s *pod.Snapshot) error {
 	if e.waitUnlocked(ctx, s.Pod.ID, 0) {
 		return nil // it was gone already
 	}
-	if err := e.cgroups.Kill(ctx, supervisorCgroup(s.Pod)); err != nil {
+	if err := e.cgroups.Kill(ctx, s.Pod.Cgroup(s.Pod.ID)); err != nil {
 		return err
 	}
 	if !e.waitUnlocked(ctx, s.Pod.ID, shutdownGrace) {

@@ -31,6 +31,9 @@ type Launch struct {
 	// Cgroup is the directory to start in of the unified hierarchy; nil where
 	// there is none.
 	Cgroup *os.File
+	// Place puts the supervisor, which waits for it, into its cgroups where
+	// it can't be born in them (Pod.CgroupScope); nil where it can.
+	Place func(ctx context.Context, pid int) error
 }
 
 // Supervisor is one that was just started and is not yet on its own: when we
@@ -58,7 +61,12 @@ func (l Launch) Start(ctx context.Context) (*Supervisor, error) {
 	}
 	crash.Point("stage1.launch.forked")
 	s := &Supervisor{process: p, hold: hold}
-	if err := s.hello(ctx); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, launchTimeout)
+	defer cancel()
+	if err = l.place(ctx, s); err == nil {
+		err = s.hello(ctx)
+	}
+	if err != nil {
 		_ = p.Kill()
 		_, _ = p.Wait()
 		_ = hold.Close()
@@ -114,9 +122,18 @@ func environment() []string {
 	return env
 }
 
+// place puts the supervisor where it belongs, and lets it go on.
+func (l Launch) place(ctx context.Context, s *Supervisor) error {
+	if l.Place == nil {
+		return nil
+	}
+	if err := l.Place(ctx, s.process.Pid); err != nil {
+		return err
+	}
+	return s.hold.Send([]byte{0})
+}
+
 func (s *Supervisor) hello(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, launchTimeout)
-	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = s.hold.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var r wire.Reply

@@ -36,6 +36,7 @@ func TestBadPods(t *testing.T) {
 			c.Linux.Sysctls = map[string]string{"net.ipv4.ip_forward": "1"}
 		}},
 		{"cgroup parent that leads elsewhere", "", codes.InvalidArgument, "cgroup", func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "/../../etc" }},
+		{"slice of systemd as cgroup parent", "", codes.InvalidArgument, "cgroup.driver", func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "kubepods-besteffort.slice" }},
 		{"cgroup parent that is relative", "", codes.InvalidArgument, "cgroup", func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "pods/mine" }},
 		{"log directory that is relative", "", codes.InvalidArgument, "log", func(c *cri.PodSandboxConfig) { c.LogDirectory = "logs" }},
 		{"port out of range", "", codes.InvalidArgument, "port", func(c *cri.PodSandboxConfig) {

@@ -18,6 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/internal/systemd"
 )
 
 // hostNetwork is a bridge network that only one server uses.
@@ -53,10 +54,35 @@ func newHostNetwork(s *server) hostNetwork {
 }
 
 // cgroupParent is the cgroup of all pods of s, as kubelet has /kubepods.
-func (s *server) cgroupParent() string { return "/" + s.scope.Name }
+func (s *server) cgroupParent() string {
+	if systemd.Booted() {
+		return "/" + s.scope.Name + ".slice"
+	}
+	return "/" + s.scope.Name
+}
+
+// podCgroup is what kubelet names as cgroup_parent of a pod.
+func (s *server) podCgroup(pod string) string {
+	if systemd.Booted() {
+		pod = s.scope.Name + "-" + pod + ".slice"
+	}
+	return s.cgroupParent() + "/" + pod
+}
+
+// dropCgroup takes away a cgroup of kubelet's, a slice with its unit.
+func (s *server) dropCgroup(path string) error {
+	var err error
+	if systemd.Booted() {
+		err = systemd.Stop(s.ctx, filepath.Base(path))
+	}
+	return errors.Join(err, s.cgroups().Remove(path))
+}
 
 func (s *server) makeCgroupParent() {
 	s.t.Helper()
+	if systemd.Booted() {
+		return // it makes slices as they are needed
+	}
 	if err := s.cgroups().Create(s.cgroupParent()); err != nil {
 		s.t.Fatal(err)
 	}
@@ -202,7 +228,7 @@ func (s *server) removeCgroups() {
 	defer cancel()
 	c, err := sys.DetectCgroups()
 	if err == nil {
-		err = errors.Join(c.Kill(ctx, s.cgroupParent()), c.Remove(s.cgroupParent()))
+		err = errors.Join(c.Kill(ctx, s.cgroupParent()), s.dropCgroup(s.cgroupParent()))
 	}
 	if err != nil {
 		s.t.Errorf("cgroup of the test: %v", err)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/stagelet/stagelet/internal/systemd"
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
 )
 
@@ -66,7 +67,7 @@ func (s *server) podConfig(options ...podOption) *cri.PodSandboxConfig {
 		Labels:       map[string]string{"io.kubernetes.pod.name": name},
 		Annotations:  map[string]string{"e2e": "yes"},
 		Linux: &cri.LinuxPodSandboxConfig{
-			CgroupParent: s.cgroupParent() + "/" + name,
+			CgroupParent: s.podCgroup(name),
 			SecurityContext: &cri.LinuxSandboxSecurityContext{
 				NamespaceOptions: &cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER},
 				Seccomp:          &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault},
@@ -86,6 +87,9 @@ func (s *server) kubeletParts(c *cri.PodSandboxConfig) error {
 		return err
 	}
 	if parent := c.Linux.GetCgroupParent(); strings.HasPrefix(parent, s.cgroupParent()+"/") {
+		if systemd.Booted() {
+			return nil
+		}
 		return s.cgroups().Create(parent)
 	}
 	return nil
@@ -94,7 +98,7 @@ func (s *server) kubeletParts(c *cri.PodSandboxConfig) error {
 // dropKubeletParts takes them away again.
 func (s *server) dropKubeletParts(c *cri.PodSandboxConfig) error {
 	if parent := c.Linux.GetCgroupParent(); strings.HasPrefix(parent, s.cgroupParent()+"/") {
-		return s.cgroups().Remove(parent)
+		return s.dropCgroup(parent)
 	}
 	return nil
 }
@@ -103,9 +107,13 @@ func (s *server) dropKubeletParts(c *cri.PodSandboxConfig) error {
 // in them.
 func (s *server) dropKubeletCgroups() {
 	for _, dir := range cgroupsNamed(s.cgroupParent() + "/") {
-		if strings.HasSuffix(filepath.Dir(dir), s.cgroupParent()) {
-			_ = os.Remove(dir)
+		if !strings.HasSuffix(filepath.Dir(dir), s.cgroupParent()) {
+			continue
 		}
+		if systemd.Booted() {
+			_ = systemd.Stop(s.ctx, filepath.Base(dir))
+		}
+		_ = os.Remove(dir)
 	}
 }
 

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/stagelet/stagelet/internal/systemd"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
 func limits(r *cri.LinuxContainerResources) appOption {
@@ -17,12 +20,21 @@ func limits(r *cri.LinuxContainerResources) appOption {
 // the first of names (v1 controller and file, then v2 file) that exists.
 func cgroupValue(t *testing.T, s *server, a *app, v1Controller, v1File, v2File string) string {
 	t.Helper()
-	path := a.pod.config.Linux.CgroupParent + "/" + a.id
+	path := a.cgroup()
 	file := "/sys/fs/cgroup/" + v1Controller + path + "/" + v1File
 	if s.cgroups().V2() {
 		file = "/sys/fs/cgroup" + path + "/" + v2File
 	}
 	return readText(t, file)
+}
+
+// cgroup gives the path of the app's.
+func (a *app) cgroup() string {
+	p := manifest.Pod{CgroupParent: a.pod.config.Linux.CgroupParent}
+	if systemd.Booted() {
+		p.CgroupScope = "stagelet-" + a.pod.id + ".scope"
+	}
+	return p.Cgroup(a.id)
 }
 
 func TestResources(t *testing.T) {

@@ -127,14 +127,14 @@ func (s *server) socket() string { return "unix://" + s.path("run", "stagelet.so
 
 // flags are those that every command takes.
 func (s *server) flags() []string {
-	return append([]string{"--config", s.path("config.yaml")}, s.args...)
+	return append([]string{"--config", s.path("config.yaml"), "--netns-dir", s.path("netns")}, s.args...)
 }
 
 func (s *server) writeConfig() {
 	s.t.Helper()
-	text := fmt.Sprintf("root: %s\nrun: %s\nnetwork: {netnsDir: %s, confDir: %s, binDirs: [%s, %s]}\nstage1: {supervisor: %s}\n"+
+	text := fmt.Sprintf("root: %s\nrun: %s\nnetwork: {confDir: %s, binDirs: [%s, %s]}\nstage1: {supervisor: %s}\n"+
 		"registry: {certsDir: %s, authDirs: [%s]}\ntrust: {dirs: [%s]}\n",
-		s.path("lib"), s.path("run"), s.path("netns"), s.path("cni"), s.cni, s.path("plugins"), filepath.Join(s.bin, testutil.SupervisorBinary),
+		s.path("lib"), s.path("run"), s.path("cni"), s.cni, s.path("plugins"), filepath.Join(s.bin, testutil.SupervisorBinary),
 		s.path("certs.d"), s.path("auth.d"), s.path("trust"))
 	if err := os.WriteFile(s.path("config.yaml"), []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)

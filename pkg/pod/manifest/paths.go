@@ -2,6 +2,10 @@ package manifest
 
 import "path/filepath"
 
+// Cgroup gives the path of a cgroup of the pod: an app's by its id, the
+// supervisor's by the pod's own.
+func (p *Pod) Cgroup(id string) string { return filepath.Join(p.CgroupParent, p.CgroupScope, id) }
+
 // Dir is a pod's directory on disk; every path below it has its function here.
 type Dir string
 

@@ -18,7 +18,8 @@ const (
 	KindNetwork = "network"
 )
 
-// Pod is the immutable configuration of a pod: pod.json.
+// Pod is the immutable configuration of a pod: pod.json. (Overhead and
+// Resources may be updated while it lives: the update replaces the record.)
 type Pod struct {
 	Version int    `json:"version"`
 	ID      string `json:"id"` // 64 hex characters, derived from nothing
@@ -52,6 +53,9 @@ type Pod struct {
 	// supervisor's, named after the pod, and one per app. Absolute; it is
 	// kubelet's when kubelet made the pod, else our own.
 	CgroupParent string `json:"cgroupParent"`
+	// CgroupScope is the systemd unit between CgroupParent, then a slice, and
+	// those cgroups; empty where we make cgroups ourselves.
+	CgroupScope string `json:"cgroupScope,omitempty"`
 	// OwnsCgroupParent says that CgroupParent was made for this pod, and goes
 	// with it.
 	OwnsCgroupParent bool       `json:"ownsCgroupParent,omitempty"`

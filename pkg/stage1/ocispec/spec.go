@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -105,7 +104,7 @@ func generate(in Input) (*specs.Spec, error) {
 		Mounts:  mounts,
 		Linux: &specs.Linux{
 			Resources:         resources,
-			CgroupsPath:       filepath.Join(in.Pod.CgroupParent, in.App.ID),
+			CgroupsPath:       in.Pod.Cgroup(in.App.ID),
 			Namespaces:        namespaces,
 			Devices:           deviceNodes(in.Devices),
 			Seccomp:           seccomp,

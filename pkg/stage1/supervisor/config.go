@@ -14,6 +14,7 @@ type podConfig struct {
 	ID         string            `json:"id"`
 	Hostname   string            `json:"hostname"`
 	LogDir     string            `json:"logDir"`
+	Scope      string            `json:"cgroupScope"`
 	Sysctls    map[string]string `json:"sysctls"`
 	Namespaces podNamespaces     `json:"namespaces"`
 }

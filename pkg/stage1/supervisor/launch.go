@@ -38,6 +38,9 @@ func Run(dir manifest.Dir, run manifest.RunDir) error {
 	}
 	defer launch.Close()
 	s, err := newSupervisor(dir, run, host)
+	if err == nil && s.pod.Scope != "" {
+		err = awaitPlace(launch)
+	}
 	if err == nil {
 		err = s.setUp()
 	}
@@ -60,6 +63,17 @@ func Run(dir manifest.Dir, run manifest.RunDir) error {
 	_ = launch.Close()
 	<-s.finished
 	_ = s.listener.Close()
+	return nil
+}
+
+// awaitPlace waits for the byte that says that we are in the pod's cgroups:
+// what we start before that would stay out of them.
+func awaitPlace(launch *sys.Conn) error {
+	_, files, err := launch.Recv(1)
+	sys.CloseFiles(files)
+	if err != nil {
+		return errs.New("await cgroup", errs.Canceled, "", fmt.Errorf("the launcher gave up: %w", err))
+	}
 	return nil
 }
 
