@@ -24,6 +24,9 @@ func (e *Engine) AddApp(ctx context.Context, podID string, r AppRequest) (id str
 	}
 	key := "add " + p.Pod.ID + " " + appKey(&r.App)
 	return e.once(ctx, key, verbTimeout, func(ctx context.Context) (string, error) {
+		if err := e.adopt(ctx, p.Pod.ID); err != nil {
+			return "", errs.Wrap("add app", r.App.Name, err)
+		}
 		p, err := e.Pod(p.Pod.ID)
 		if err != nil {
 			return "", err

@@ -55,10 +55,13 @@ func (e *Engine) followToTheEnd(ctx context.Context, f *follower) error {
 	}
 	defer cursor.close()
 	for ctx.Err() == nil {
-		err := e.client(f.id).Events(ctx, cursor.seq, func(ev wire.Event) {
-			e.apply(f.id, ev)
-			cursor.set(ev.Seq)
-		})
+		err := e.adopt(ctx, f.id)
+		if err == nil {
+			err = e.client(f.id).Events(ctx, cursor.seq, func(ev wire.Event) {
+				e.apply(f.id, ev)
+				cursor.set(ev.Seq)
+			})
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -66,7 +69,7 @@ func (e *Engine) followToTheEnd(ctx context.Context, f *follower) error {
 		if gone {
 			return buryErr
 		}
-		e.Warn(err, "supervisor of pod "+f.id+" hung up, but lives")
+		e.Warn(err, "follow the supervisor of pod "+f.id+", which lives")
 		select {
 		case <-ctx.Done():
 		case <-time.After(reconnectPause):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -12,6 +13,9 @@ import (
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage1/wire"
 )
+
+// adoptPatience is how long a server that starts waits for a supervisor.
+const adoptPatience = 2 * time.Second
 
 // Recover builds the index from disk: pods whose supervisors live are taken
 // up again where they are, the others are as they ended. It returns when every
@@ -50,13 +54,13 @@ func (e *Engine) recoverPod(ctx context.Context, id string) error {
 		e.Warn(err, "read part "+app+" of pod "+id)
 	}
 	if l.State == pod.Running {
-		if err = e.adopt(ctx, l); err == nil {
-			return nil
-		}
-		if !e.waitUnlocked(ctx, id, 0) {
-			// It lives and doesn't answer. Its pod is listed as it was last
-			// known, and followed, so that it is buried once it dies.
-			e.index.Put(l.Snapshot)
+		e.index.Put(l.Snapshot)
+		patient, cancel := context.WithTimeout(ctx, adoptPatience)
+		err = e.adopt(patient, id)
+		cancel()
+		if err == nil || !e.waitUnlocked(ctx, id, 0) {
+			// One that lives and doesn't answer is listed as it was last
+			// known, until its follower gets an answer or it dies.
 			e.follow(id, nil)
 			return err
 		}
@@ -84,9 +88,12 @@ func (e *Engine) mourn(l *pod.Loaded) error {
 	return nil
 }
 
-// adopt takes up a pod with a live supervisor.
-func (e *Engine) adopt(ctx context.Context, l *pod.Loaded) error {
-	id := l.Pod.ID
+// adopt takes up a listed pod that runs, unless that has been done.
+func (e *Engine) adopt(ctx context.Context, id string) error {
+	p, err := e.Pod(id)
+	if err != nil || p.Supervisor != 0 || !p.Ready() {
+		return err
+	}
 	c := e.client(id)
 	hello, err := c.Hello(ctx)
 	if err != nil {
@@ -99,28 +106,29 @@ func (e *Engine) adopt(ctx context.Context, l *pod.Loaded) error {
 	if err != nil {
 		return err
 	}
-	s := *l.Snapshot
-	s.Supervisor, s.Namespaces = hello.PID, hello.Namespaces
-	s.Apps = append([]pod.App(nil), l.Apps...)
-	known := map[string]bool{}
-	for i, a := range s.Apps {
-		known[a.ID] = true
-		st, told := status.Apps[a.ID]
-		switch {
-		case told:
-			s.Apps[i].Status = st
-		case a.Status.State == manifest.AppCreated: // we died before we told it
-			if err := c.AddApp(ctx, *a.App); err != nil {
-				return err
-			}
+	if p, err = e.Pod(id); err != nil { // an app is listed before it is told
+		return err
+	}
+	for _, a := range p.Apps {
+		if _, told := status.Apps[a.ID]; told || a.Status.State != manifest.AppCreated {
+			continue
+		}
+		if err := c.AddApp(ctx, *a.App); err != nil { // we died before we told it
+			return err
 		}
 	}
-	e.index.Put(&s)
-	e.follow(id, nil)
-	for app := range status.Apps {
-		if !known[app] { // its record is damaged: nobody can ask for it any more
-			e.background("end app "+app, func(ctx context.Context) error { return e.endUnknown(ctx, id, app) })
+	e.index.Update(id, func(old *pod.Snapshot) *pod.Snapshot {
+		s := *old
+		s.Supervisor, s.Namespaces = hello.PID, hello.Namespaces
+		return &s
+	})
+	for app, st := range status.Apps {
+		if _, known := p.App(app); known {
+			e.setStatus(id, app, st)
+			continue
 		}
+		// Its record is damaged: nobody can ask for it any more.
+		e.background("end app "+app, func(ctx context.Context) error { return e.endUnknown(ctx, id, app) })
 	}
 	return nil
 }

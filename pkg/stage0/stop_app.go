@@ -26,8 +26,8 @@ func (e *Engine) StopApp(ctx context.Context, id string, grace time.Duration) er
 	if err != nil {
 		return err
 	}
-	if !p.Ready() || a.Status.State == manifest.AppExited || a.Status.State == manifest.AppCreated {
-		return nil
+	if !p.Ready() || a.Status.State == manifest.AppExited {
+		return nil // one that is Created may be about to start
 	}
 	return errs.Wrap("stop app", a.Name, e.stopApp(ctx, p, a, grace))
 }

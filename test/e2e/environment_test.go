@@ -122,7 +122,6 @@ func TestMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := s.runPod(t)
-	mounts := func(m ...*cri.Mount) appOption { return func(c *cri.ContainerConfig) { c.Mounts = m } }
 	t.Run("read-write", func(t *testing.T) {
 		p.output(t, "echo from app > /data/x", mounts(&cri.Mount{HostPath: host, ContainerPath: "/data"}))
 		if data, err := os.ReadFile(filepath.Join(host, "x")); err != nil || string(data) != "from app\n" {

@@ -210,6 +210,8 @@ func (s *server) appConfig(script string, options ...appOption) *cri.ContainerCo
 	return c
 }
 
+func mounts(m ...*cri.Mount) appOption { return func(c *cri.ContainerConfig) { c.Mounts = m } }
+
 // app is an app of a test.
 type app struct {
 	pod    *pod
