@@ -111,7 +111,13 @@ func serve(ctx context.Context, c *config) (err error) {
 // directories.
 func lockServer(c *config) (unlock func(), err error) {
 	dir := filepath.Join(c.Run, "server")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	// Root of a user namespace is nobody here, and has to pass to its pod's
+	// root file systems.
+	err = os.MkdirAll(c.Run, 0o711)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
 		return nil, errs.Wrap("serve", dir, err)
 	}
 	lock, err := sys.LockDir(dir)

@@ -110,14 +110,28 @@ func flock(f *os.File, how int) error {
 	}
 }
 
-// CopyModeAndOwner gives path the permissions, set-id and sticky bits and the
-// owner that like has.
-func CopyModeAndOwner(path string, like os.FileInfo) error {
+// Owner is who a file belongs to.
+type Owner struct {
+	UID, GID uint32
+}
+
+// OwnerOf gives the owner of a file.
+func OwnerOf(fi os.FileInfo) (Owner, error) {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return Owner{}, fmt.Errorf("%s: no owner known", fi.Name())
+	}
+	return Owner{UID: st.Uid, GID: st.Gid}, nil
+}
+
+// CopyMode gives path the permissions, set-id and sticky bits that like has,
+// and owner as its owner.
+func CopyMode(path string, like os.FileInfo, owner Owner) error {
 	st, ok := like.Sys().(*syscall.Stat_t)
 	if !ok {
-		return fmt.Errorf("copy mode and owner to %s: no owner known", path)
+		return fmt.Errorf("copy mode to %s: none known", path)
 	}
-	if err := unix.Chown(path, int(st.Uid), int(st.Gid)); err != nil {
+	if err := unix.Chown(path, int(owner.UID), int(owner.GID)); err != nil {
 		return &os.PathError{Op: "chown", Path: path, Err: err}
 	}
 	if err := unix.Chmod(path, st.Mode&0o7777); err != nil { // after chown, which clears set-id bits

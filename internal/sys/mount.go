@@ -173,13 +173,13 @@ func isMountRoot(path string) (bool, error) {
 }
 
 // MountTmpfs mounts a tmpfs of at most size bytes at dir, which it makes, with
-// /tmp's permissions (tmpfs(5)).
-func MountTmpfs(dir string, size int64) error {
+// /tmp's permissions and that owner (tmpfs(5)).
+func MountTmpfs(dir string, size int64, owner Owner) error {
 	const op = "mount tmpfs"
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return errs.Wrap(op, dir, err)
 	}
-	options := fmt.Sprintf("mode=1777,size=%d", size)
+	options := fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", size, owner.UID, owner.GID)
 	err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options)
 	return errs.Wrap(op, dir, err)
 }

@@ -18,6 +18,9 @@ type Overlay struct {
 	Lowers []string // lowest first
 	// Upper and Work are both empty for a read-only one.
 	Upper, Work string
+	// Users is a user namespace that the ids of Lowers are mapped by (MapTree);
+	// nil: as they are on disk. Upper holds ids of the host in either case.
+	Users *os.File
 }
 
 // maxLowers is what the kernel stacks at most (OVL_MAX_STACK).
@@ -25,13 +28,17 @@ const maxLowers = 500
 
 // Mount makes a detached mount of o, "volatile": a crash of the host may
 // leave Upper damaged. Paths are resolved in the calling thread's mount
-// namespace. On a kernel without the lowerdir+ option (before 6.5) scratch, an
-// empty directory, is mounted over in a namespace made for it; the calling
-// thread must be a throw-away one.
+// namespace. With Users, and on a kernel without the lowerdir+ option (before
+// 6.5), scratch, an empty directory, is mounted over in a namespace made for
+// it; the calling thread must be a throw-away one. Users need kernel 5.19.
 func (o Overlay) Mount(scratch string) (*os.File, error) {
 	const op = "mount overlay"
 	if err := o.check(); err != nil {
 		return nil, errs.New(op, errs.Invalid, o.Upper, err)
+	}
+	if o.Users != nil {
+		f, err := o.mountMapped(scratch)
+		return f, errs.Wrap(op, o.Upper, err)
 	}
 	if len(o.Lowers) == 1 && o.Upper == "" { // overlayfs wants two
 		f, err := cloneMount(o.Lowers[0])
@@ -144,11 +151,8 @@ func withKernelsWords(fs int, err error) error {
 // mountOld goes by mount(2), whose options must fit into a page: the layers
 // are named by descriptors, which are short.
 func (o Overlay) mountOld(scratch string) (*os.File, error) {
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return nil, os.NewSyscallError("unshare", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return nil, os.NewSyscallError("mount", err)
+	if err := enterOwnMountNS(); err != nil {
+		return nil, err
 	}
 	var held []int
 	defer func() {

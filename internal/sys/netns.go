@@ -22,7 +22,21 @@ const threadNetNS = "/proc/thread-self/ns/net"
 // that an interrupted call left at path is taken over; a namespace already
 // pinned there is errs.Exists.
 func NewNetNS(path string) error {
-	const op = "make network namespace"
+	return pinNetNS("make network namespace", path, func() error {
+		return OnThrowawayThread(func() error { return pinNewNetNS(path) })
+	})
+}
+
+// PinNetNS pins the network namespace of process pid at path, as NewNetNS
+// does with a new one.
+func PinNetNS(path string, pid int) error {
+	return pinNetNS("pin network namespace", path, func() error {
+		return bind(fmt.Sprintf("/proc/%d/ns/net", pid), path)
+	})
+}
+
+// pinNetNS makes the file that a namespace is bound to, and has pin do so.
+func pinNetNS(op, path string, pin func() error) error {
 	if IsNetNS(path) {
 		return errs.New(op, errs.Exists, path, nil)
 	}
@@ -35,7 +49,7 @@ func NewNetNS(path string) error {
 	}
 	_ = f.Close()
 	crash.Point("sys.netns.file")
-	if err := OnThrowawayThread(func() error { return pinNewNetNS(path) }); err != nil {
+	if err := pin(); err != nil {
 		return errors.Join(errs.Wrap(op, path, err), RemoveNetNS(path))
 	}
 	crash.Point("sys.netns.pinned")
@@ -48,17 +62,28 @@ func pinNewNetNS(path string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
-	if err := loopbackUp(); err != nil {
-		return fmt.Errorf("set loopback up: %w", err)
+	if err := LoopbackUp(); err != nil {
+		return err
 	}
-	if err := unix.Mount(threadNetNS, path, "", unix.MS_BIND, ""); err != nil {
+	return bind(threadNetNS, path)
+}
+
+func bind(from, to string) error {
+	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("pin: %w", err)
 	}
 	return nil
 }
 
-// loopbackUp sets lo of the calling thread's namespace up (netdevice(7)); the
-// kernel then gives it 127.0.0.1/8 and ::1/128.
+// LoopbackUp sets lo up in the network namespace of the calling thread
+// (netdevice(7)); the kernel then gives it 127.0.0.1/8 and ::1/128.
+func LoopbackUp() error {
+	if err := loopbackUp(); err != nil {
+		return fmt.Errorf("set loopback up: %w", err)
+	}
+	return nil
+}
+
 func loopbackUp() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

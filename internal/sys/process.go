@@ -24,6 +24,9 @@ type Process struct {
 	Files []*os.File
 	// Namespaces to make new for it: CLONE_NEWPID | ….
 	Namespaces uintptr
+	// Users has a user namespace made for it, which owns the others; it is
+	// root there. Nil: none.
+	Users *UserMap
 }
 
 // Start starts p in a process group of its own, and gives its id: that of the
@@ -42,10 +45,11 @@ func (p Process) Start() (pid int, err error) {
 			return 0, err
 		}
 	}
-	pid, err = syscall.ForkExec(p.Path, p.Args, &syscall.ProcAttr{
-		Dir: p.Dir, Env: p.Env, Files: fds,
-		Sys: &syscall.SysProcAttr{Setpgid: true, Cloneflags: p.Namespaces},
-	})
+	attr := &syscall.SysProcAttr{Setpgid: true, Cloneflags: p.Namespaces}
+	if p.Users != nil {
+		p.Users.attr(attr)
+	}
+	pid, err = syscall.ForkExec(p.Path, p.Args, &syscall.ProcAttr{Dir: p.Dir, Env: p.Env, Files: fds, Sys: attr})
 	runtime.KeepAlive(p.Files)
 	if err != nil {
 		return 0, &os.PathError{Op: "start", Path: p.Path, Err: err}

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -23,4 +24,17 @@ func OnThrowawayThread(fn func() error) error {
 		done <- fn()
 	}()
 	return <-done
+}
+
+// As runs fn on a thread whose effective user id is uid's, without our
+// privileges.
+func As(uid uint32, fn func() error) error {
+	return OnThrowawayThread(func() error {
+		const same = ^uintptr(0)
+		// The library's own call is for all threads.
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); errno != 0 {
+			return os.NewSyscallError("setresuid", errno)
+		}
+		return fn()
+	})
 }

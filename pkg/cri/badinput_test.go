@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -22,6 +23,9 @@ func TestBadSandbox(t *testing.T) {
 			c.Linux.Sysctls = map[string]string{name: value}
 			c.Linux.SecurityContext.NamespaceOptions = &runtimeapi.NamespaceOption{Network: network, Ipc: network}
 		}
+	}
+	users := func(u *runtimeapi.UserNamespace) func(*config) {
+		return options(&runtimeapi.NamespaceOption{UsernsOptions: u})
 	}
 	const pod, host = runtimeapi.NamespaceMode_POD, runtimeapi.NamespaceMode_NODE
 	for _, test := range []struct {
@@ -62,9 +66,15 @@ func TestBadSandbox(t *testing.T) {
 		{"ipc namespace", "namespace_options.ipc", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{Ipc: runtimeapi.NamespaceMode_TARGET})},
 		{"pid namespace", "namespace_options.pid", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_TARGET})},
 		{"unknown namespace mode", "namespace_options.pid", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{Pid: 17})},
-		{"user namespace", "userns_options", codes.Unimplemented, options(&runtimeapi.NamespaceOption{UsernsOptions: &runtimeapi.UserNamespace{
-			Mode: pod, Uids: []*runtimeapi.IDMapping{{HostId: 65536, Length: 65536}},
-		}})},
+		{"user namespace without groups", "userns_options.gids", codes.InvalidArgument, users(&runtimeapi.UserNamespace{Uids: someIDs()})},
+		{"two mappings", "userns_options.uids", codes.InvalidArgument, users(&runtimeapi.UserNamespace{Uids: append(someIDs(), someIDs()...), Gids: someIDs()})},
+		{"root not mapped", "userns_options.uids[0].container_id", codes.InvalidArgument, users(&runtimeapi.UserNamespace{Uids: []*runtimeapi.IDMapping{{ContainerId: 1, HostId: 1, Length: 1}}, Gids: someIDs()})},
+		{"root mapped to root", "userns_options.gids[0].host_id", codes.InvalidArgument, users(&runtimeapi.UserNamespace{Uids: someIDs(), Gids: []*runtimeapi.IDMapping{{Length: 1}}})},
+		{"nobody mapped", "userns_options.uids[0].length", codes.InvalidArgument, users(&runtimeapi.UserNamespace{Uids: []*runtimeapi.IDMapping{{HostId: 1}}, Gids: someIDs()})},
+		{"more ids than there are", "userns_options.uids[0]", codes.InvalidArgument, users(&runtimeapi.UserNamespace{Uids: []*runtimeapi.IDMapping{{HostId: 2, Length: math.MaxUint32 - 1}}, Gids: someIDs()})},
+		{"user namespace beside the host's PIDs", "namespace_options", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{
+			Pid: runtimeapi.NamespaceMode_NODE, UsernsOptions: &runtimeapi.UserNamespace{Uids: someIDs(), Gids: someIDs()},
+		})},
 		{"user namespace of container", "userns_options.mode", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{UsernsOptions: &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_CONTAINER}})},
 		{"overhead", "linux.overhead.cpu_shares", codes.InvalidArgument, func(c *config) { c.Linux.Overhead = &runtimeapi.LinuxContainerResources{CpuShares: -1} }},
 		{"resources", "linux.resources.memory_limit_in_bytes", codes.InvalidArgument, func(c *config) { c.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: -2} }},
@@ -142,7 +152,7 @@ func TestBadContainer(t *testing.T) {
 		{"image and host path", "mounts[0]", codes.InvalidArgument, mount(&runtimeapi.Mount{ContainerPath: "/a", HostPath: "/a", Image: &runtimeapi.ImageSpec{Image: "x"}})},
 		{"sub path without image", "mounts[0].image_sub_path", codes.InvalidArgument, mount(&runtimeapi.Mount{ContainerPath: "/a", HostPath: "/a", ImageSubPath: "x"})},
 		{"mount options", "mounts[0].mount_options", codes.Unimplemented, mount(&runtimeapi.Mount{ContainerPath: "/a", HostPath: "/a", MountOptions: []string{"noexec"}})},
-		{"mount mappings", "mounts[0]", codes.Unimplemented, mount(&runtimeapi.Mount{ContainerPath: "/a", HostPath: "/a", UidMappings: []*runtimeapi.IDMapping{{Length: 1}}})},
+		{"mount mappings", "mounts[0].uidMappings", codes.InvalidArgument, mount(&runtimeapi.Mount{ContainerPath: "/a", HostPath: "/a", UidMappings: []*runtimeapi.IDMapping{{Length: 1}}})},
 		{"device host path", "devices[0].host_path", codes.InvalidArgument, device(&runtimeapi.Device{HostPath: "x", ContainerPath: "/x", Permissions: "r"})},
 		{"device container path", "devices[0].container_path", codes.InvalidArgument, device(&runtimeapi.Device{HostPath: "/x", Permissions: "r"})},
 		{"device permissions", "devices[0].permissions", codes.InvalidArgument, device(&runtimeapi.Device{HostPath: "/x", ContainerPath: "/x", Permissions: "rx"})},
@@ -151,7 +161,7 @@ func TestBadContainer(t *testing.T) {
 		{"unknown target", "namespace_options.target_id", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_TARGET, TargetId: "x"})},
 		{"no target", "namespace_options.target_id", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_TARGET})},
 		{"pid mode", "namespace_options.pid", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{Pid: 8})},
-		{"user namespace", "userns_options", codes.Unimplemented, options(&runtimeapi.NamespaceOption{UsernsOptions: &runtimeapi.UserNamespace{}})},
+		{"user namespace of its own", "userns_options", codes.InvalidArgument, options(&runtimeapi.NamespaceOption{UsernsOptions: &runtimeapi.UserNamespace{Uids: someIDs(), Gids: someIDs()}})},
 		{"negative shares", "linux.resources.cpu_shares", codes.InvalidArgument, resources(&runtimeapi.LinuxContainerResources{CpuShares: -2})},
 		{"oom score", "linux.resources.oom_score_adj", codes.InvalidArgument, resources(&runtimeapi.LinuxContainerResources{OomScoreAdj: 1001})},
 		{"cpuset", "linux.resources.cpuset_cpus", codes.InvalidArgument, resources(&runtimeapi.LinuxContainerResources{CpusetCpus: "0-"})},
@@ -215,4 +225,9 @@ func wantRefusal(t *testing.T, err error, code codes.Code, text string) {
 	if status.Code(err) != code || !strings.Contains(status.Convert(err).Message(), text) {
 		t.Errorf("got %v; want %s and %q", err, code, text)
 	}
+}
+
+// someIDs is a mapping as kubelet gives them.
+func someIDs() []*runtimeapi.IDMapping {
+	return []*runtimeapi.IDMapping{{HostId: 1 << 16, Length: 1 << 16}}
 }

@@ -33,9 +33,7 @@ func (c *containers) CreateContainer(ctx context.Context, r *runtimeapi.CreateCo
 	if err != nil {
 		return nil, err
 	}
-	platform := c.platform
-	platform.recursiveReadOnly = featuresOf(c.node, p.Pod.Handler).RecursiveReadOnlyMounts
-	request, err := translateContainer(r.GetConfig(), p, platform)
+	request, err := translateContainer(r.GetConfig(), p, c.platform.with(c.node, p.Pod.Handler))
 	if err != nil {
 		return nil, errs.Wrap("create container", r.GetConfig().GetMetadata().GetName(), err)
 	}

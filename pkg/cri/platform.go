@@ -2,6 +2,7 @@ package cri
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 )
@@ -9,8 +10,21 @@ import (
 // platform is what of the host and of a pod's handler decides how a request
 // is translated.
 type platform struct {
-	appArmor, selinux bool // the kernel enforces it
-	recursiveReadOnly bool // of the pod's handler
+	appArmor, selinux bool  // the kernel enforces it
+	recursiveReadOnly bool  // of the pod's handler
+	noUsers           error // why the handler has no user namespaces; nil: it has
+}
+
+// with gives the platform of pods of a handler. One that is no longer
+// configured has no features.
+func (p platform) with(n nodeState, handler string) platform {
+	p.noUsers = errors.New("the runtime handler is not configured")
+	for _, h := range n.Handlers() {
+		if h.Name == handler {
+			p.recursiveReadOnly, p.noUsers = h.Features.RecursiveReadOnlyMounts, h.NoUsers
+		}
+	}
+	return p
 }
 
 // detectPlatform looks at a mounted sysfs.

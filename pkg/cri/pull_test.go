@@ -159,7 +159,7 @@ func TestImageVolumeMounts(t *testing.T) {
 		ContainerPath: "/models", Readonly: true, ImageSubPath: "a/b",
 		Image: &runtimeapi.ImageSpec{Image: imageID, UserSpecifiedImage: "busybox"},
 	}}
-	mounts, err := translateMounts("mounts", given, platform{})
+	mounts, err := translateMounts("mounts", given, nil, platform{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 // sandboxes serves the RPCs of pods.
 type sandboxes struct {
 	pods     podVerbs
+	node     nodeState
 	platform platform
 	info     infoWriter
 	cache    listCache[sandboxKey]
@@ -22,7 +23,7 @@ type sandboxes struct {
 // RunPodSandbox is re-entrant: the same metadata again adopts the pod that is
 // being made, or was.
 func (s *sandboxes) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
-	p, err := translatePod(r.GetConfig(), r.GetRuntimeHandler(), s.platform)
+	p, err := translatePod(r.GetConfig(), r.GetRuntimeHandler(), s.platform.with(s.node, r.GetRuntimeHandler()))
 	if err != nil {
 		return nil, errs.Wrap("run sandbox", r.GetConfig().GetMetadata().GetName(), err)
 	}

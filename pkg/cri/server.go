@@ -62,7 +62,7 @@ func newServer(e engine, images imageStore, o Options, p platform) *Server {
 	info := infoWriter{stateDir: o.StateDir}
 	return &Server{
 		runtime: runtimeService{
-			sandboxes:  &sandboxes{pods: e, platform: p, info: info},
+			sandboxes:  &sandboxes{pods: e, node: e, platform: p, info: info},
 			containers: &containers{pods: e, apps: e, node: e, platform: p, info: info},
 			execs:      &execs{apps: e, exec: e},
 			streams:    &streams{pods: e, apps: e, verbs: e, address: o.StreamAddress},

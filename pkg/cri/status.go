@@ -10,7 +10,6 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/stage0"
-	"github.com/stagelet/stagelet/pkg/stage1"
 )
 
 const (
@@ -39,14 +38,17 @@ func (n *nodeStatus) Version(context.Context, *runtimeapi.VersionRequest) (*runt
 
 // Status is polled by kubelet every few seconds; it blocks on nothing.
 func (n *nodeStatus) Status(_ context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+	handlers := n.node.Handlers()
 	resp := &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 			condition(runtimeapi.RuntimeReady, "RuntimeNotReady", n.node.RuntimeReady()),
 			condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", n.node.NetworkReady()),
 		}},
-		RuntimeHandlers: runtimeHandlers(n.node.Handlers()),
+		RuntimeHandlers: runtimeHandlers(handlers),
 		Features: &runtimeapi.RuntimeFeatures{
 			SupplementalGroupsPolicy: true,
+			// Not a matter of single handlers: the default one decides.
+			UserNamespacesHostNetwork: len(handlers) > 0 && handlers[0].NoUsers == nil,
 		},
 	}
 	if r.GetVerbose() {
@@ -83,17 +85,6 @@ func runtimeHandlers(handlers []stage0.Handler) []*runtimeapi.RuntimeHandler {
 		})
 	}
 	return list
-}
-
-// featuresOf gives the features of a pod's handler; one that is no longer
-// configured has none.
-func featuresOf(n nodeState, handler string) stage1.Features {
-	for _, h := range n.Handlers() {
-		if h.Name == handler {
-			return h.Features
-		}
-	}
-	return stage1.Features{}
 }
 
 // RuntimeConfig says how cgroups are managed.

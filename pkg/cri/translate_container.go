@@ -30,7 +30,7 @@ func translateContainer(c *runtimeapi.ContainerConfig, p *pod.Snapshot, host pla
 		func() error { return appImage(&r, c.GetImage()) },
 		func() error { return appProcess(&r, c) },
 		func() (err error) {
-			r.App.Mounts, err = translateMounts("mounts", c.GetMounts(), host)
+			r.App.Mounts, err = translateMounts("mounts", c.GetMounts(), p.Pod.Namespaces.User, host)
 			return err
 		},
 		func() (err error) {
@@ -153,7 +153,7 @@ func appNamespaces(field string, o *runtimeapi.NamespaceOption, p *pod.Snapshot)
 	if o == nil {
 		return manifest.PIDNamespace{Mode: of.PID}, nil
 	}
-	if err := noUserNamespace(field, o); err != nil {
+	if err := appUsers(field+".userns_options", o.GetUsernsOptions(), of.User); err != nil {
 		return manifest.PIDNamespace{}, err
 	}
 	for _, shared := range []struct {
@@ -180,6 +180,9 @@ func appNamespaces(field string, o *runtimeapi.NamespaceOption, p *pod.Snapshot)
 	case runtimeapi.NamespaceMode_CONTAINER:
 		return manifest.PIDNamespace{Mode: manifest.NamespaceApp}, nil
 	case runtimeapi.NamespaceMode_NODE:
+		if of.User != nil {
+			return manifest.PIDNamespace{}, invalid(field+".pid", "is NODE, in a sandbox with a user namespace")
+		}
 		return manifest.PIDNamespace{Mode: manifest.NamespaceHost}, nil
 	case runtimeapi.NamespaceMode_TARGET:
 		return targetNamespace(field+".target_id", o.GetTargetId(), p)

@@ -12,10 +12,10 @@ import (
 // translateMounts keeps paths as they are written: kubelet looks for its
 // mounts in the status by these very strings. Whether a source exists is for
 // the pod's supervisor to find out, since looking may hang.
-func translateMounts(field string, given []*runtimeapi.Mount, host platform) ([]manifest.Mount, error) {
+func translateMounts(field string, given []*runtimeapi.Mount, users *manifest.UserNamespace, host platform) ([]manifest.Mount, error) {
 	var mounts []manifest.Mount
 	for i, m := range given {
-		mount, err := translateMount(at(field, i), m, host)
+		mount, err := translateMount(at(field, i), m, users, host)
 		if err != nil {
 			return nil, err
 		}
@@ -24,7 +24,7 @@ func translateMounts(field string, given []*runtimeapi.Mount, host platform) ([]
 	return mounts, nil
 }
 
-func translateMount(field string, m *runtimeapi.Mount, host platform) (manifest.Mount, error) {
+func translateMount(field string, m *runtimeapi.Mount, users *manifest.UserNamespace, host platform) (manifest.Mount, error) {
 	if err := checkAbsolute(field+".container_path", m.GetContainerPath()); err != nil {
 		return manifest.Mount{}, err
 	}
@@ -34,8 +34,14 @@ func translateMount(field string, m *runtimeapi.Mount, host platform) (manifest.
 	if err := refuseMountExtras(field, m); err != nil {
 		return manifest.Mount{}, err
 	}
+	uids, gids, err := mountIDs(field, m, users)
+	if err != nil {
+		return manifest.Mount{}, err
+	}
 	if m.GetImage() != nil {
-		return translateImageVolume(field, m)
+		mount, err := translateImageVolume(field, m)
+		mount.UIDs, mount.GIDs = uids, gids
+		return mount, err
 	}
 	if err := checkAbsolute(field+".host_path", m.GetHostPath()); err != nil {
 		return manifest.Mount{}, err
@@ -44,6 +50,9 @@ func translateMount(field string, m *runtimeapi.Mount, host platform) (manifest.
 	if err != nil {
 		return manifest.Mount{}, err
 	}
+	if propagation == manifest.PropagationBidirectional && users != nil {
+		return manifest.Mount{}, invalid(field+".propagation", "no mount leaves a user namespace: Bidirectional needs a sandbox without one")
+	}
 	if err := checkRecursiveReadOnly(field+".recursive_read_only", m, host); err != nil {
 		return manifest.Mount{}, err
 	}
@@ -51,6 +60,7 @@ func translateMount(field string, m *runtimeapi.Mount, host platform) (manifest.
 		Source: m.GetHostPath(), Destination: m.GetContainerPath(),
 		ReadOnly: m.GetReadonly(), RecursiveReadOnly: m.GetRecursiveReadOnly(),
 		Propagation: propagation, SELinuxRelabel: m.GetSelinuxRelabel(),
+		UIDs: uids, GIDs: gids,
 	}, nil
 }
 
@@ -110,8 +120,6 @@ func refuseMountExtras(field string, m *runtimeapi.Mount) error {
 		return invalid(field+".image_sub_path", "is set without image")
 	case len(m.GetMountOptions()) > 0:
 		return unsupported(field+".mount_options", "mount options are not offered by this node")
-	case len(m.GetUidMappings())+len(m.GetGidMappings()) > 0:
-		return unsupported(field, "id-mapped mounts are not offered by this node")
 	}
 	return nil
 }
@@ -141,6 +149,7 @@ func criMounts(mounts []manifest.Mount) []*runtimeapi.Mount {
 			HostPath: m.Source, ContainerPath: m.Destination,
 			Readonly: m.ReadOnly, RecursiveReadOnly: m.RecursiveReadOnly,
 			Propagation: criPropagation(m.Propagation), SelinuxRelabel: m.SELinuxRelabel,
+			UidMappings: criIDs(m.UIDs), GidMappings: criIDs(m.GIDs),
 		}
 		if m.Image != nil {
 			mount.Image = &runtimeapi.ImageSpec{Image: m.Image.ID, UserSpecifiedImage: m.Image.Name, ImageRef: m.Image.ID}

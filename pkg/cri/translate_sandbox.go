@@ -24,7 +24,7 @@ func translatePod(c *runtimeapi.PodSandboxConfig, handler string, host platform)
 	for _, step := range []func() error{
 		func() error { return podIdentity(&p, c) },
 		func() (err error) {
-			p.Namespaces, err = podNamespaces("linux.security_context.namespace_options", security.GetNamespaceOptions())
+			p.Namespaces, err = podNamespaces("linux.security_context.namespace_options", security.GetNamespaceOptions(), host)
 			return err
 		},
 		func() error { return podNetwork(&p, c) },
@@ -142,10 +142,7 @@ func translatePorts(field string, given []*runtimeapi.PortMapping) ([]manifest.P
 
 // podNamespaces reads the namespaces of a pod. Without options all are POD, as
 // an empty message says.
-func podNamespaces(field string, o *runtimeapi.NamespaceOption) (ns manifest.Namespaces, err error) {
-	if err := noUserNamespace(field, o); err != nil {
-		return ns, err
-	}
+func podNamespaces(field string, o *runtimeapi.NamespaceOption, host platform) (ns manifest.Namespaces, err error) {
 	if ns.Network, err = podOrHost(field+".network", o.GetNetwork()); err != nil {
 		return ns, err
 	}
@@ -154,9 +151,21 @@ func podNamespaces(field string, o *runtimeapi.NamespaceOption) (ns manifest.Nam
 	}
 	ns.PID = manifest.NamespaceApp
 	if o.GetPid() != runtimeapi.NamespaceMode_CONTAINER {
-		ns.PID, err = podOrHost(field+".pid", o.GetPid())
+		if ns.PID, err = podOrHost(field+".pid", o.GetPid()); err != nil {
+			return ns, err
+		}
 	}
-	return ns, err
+	ns.User, err = translateUsers(field+".userns_options", o.GetUsernsOptions())
+	if err != nil || ns.User == nil {
+		return ns, err
+	}
+	switch {
+	case ns.PID == manifest.NamespaceHost, ns.IPC == manifest.NamespaceHost:
+		return ns, invalid(field, "a pod with a user namespace can't be in the host's PID or IPC namespace")
+	case host.noUsers != nil:
+		return ns, unsupported(field+".userns_options", "this node has no user namespaces for pods: %v", host.noUsers)
+	}
+	return ns, nil
 }
 
 func podOrHost(field string, m runtimeapi.NamespaceMode) (manifest.NamespaceMode, error) {
@@ -168,24 +177,6 @@ func podOrHost(field string, m runtimeapi.NamespaceMode) (manifest.NamespaceMode
 	case runtimeapi.NamespaceMode_CONTAINER, runtimeapi.NamespaceMode_TARGET:
 	}
 	return "", invalid(field, "can't be %s", m)
-}
-
-func noUserNamespace(field string, o *runtimeapi.NamespaceOption) error {
-	u := o.GetUsernsOptions()
-	if u == nil {
-		return nil
-	}
-	switch u.GetMode() {
-	case runtimeapi.NamespaceMode_NODE:
-		if len(u.GetUids())+len(u.GetGids()) > 0 {
-			return invalid(field+".userns_options", "the host's user namespace takes no mappings")
-		}
-		return nil
-	case runtimeapi.NamespaceMode_POD:
-		return unsupported(field+".userns_options", "user namespaces are not offered by this node")
-	case runtimeapi.NamespaceMode_CONTAINER, runtimeapi.NamespaceMode_TARGET:
-	}
-	return invalid(field+".userns_options.mode", "can't be %s", u.GetMode())
 }
 
 func podResources(p *manifest.Pod, l *runtimeapi.LinuxPodSandboxConfig) error {

@@ -41,6 +41,7 @@ func sandboxStatus(p *pod.Snapshot) *runtimeapi.PodSandboxStatus {
 		Network:   networkStatus(p),
 		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{Options: &runtimeapi.NamespaceOption{
 			Network: criNamespace(ns.Network), Ipc: criNamespace(ns.IPC), Pid: criNamespace(ns.PID),
+			UsernsOptions: criUsers(ns.User),
 		}}},
 		Labels:         p.Pod.Labels,
 		Annotations:    p.Pod.Annotations,

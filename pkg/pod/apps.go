@@ -35,11 +35,11 @@ func DraftApp(dir manifest.Dir, id string) (*Draft, error) {
 }
 
 // Finish makes the draft an app, whole: app.json, the OCI bundle with spec as
-// its config.json, and the empty writable layer with the mode and owner that
-// the app's root directory is to have.
-func (d *Draft) Finish(a *manifest.App, spec []byte, root os.FileInfo) error {
+// its config.json, and the empty writable layer with the mode of root, the
+// app's root directory in its image, and its owner as users maps it.
+func (d *Draft) Finish(a *manifest.App, spec []byte, root os.FileInfo, users *manifest.UserNamespace) error {
 	const op = "write app"
-	if err := d.fill(a, spec, root); err != nil {
+	if err := d.fill(a, spec, root, users); err != nil {
 		return errs.Wrap(op, d.id, err)
 	}
 	crash.Point("pod.app.written")
@@ -53,13 +53,20 @@ func (d *Draft) Finish(a *manifest.App, spec []byte, root os.FileInfo) error {
 // Discard removes what Finish did not finish; after Finish it does nothing.
 func (d *Draft) Discard() error { return sys.RemoveTree(string(d.dir)) }
 
-func (d *Draft) fill(a *manifest.App, spec []byte, root os.FileInfo) error {
+func (d *Draft) fill(a *manifest.App, spec []byte, root os.FileInfo, users *manifest.UserNamespace) error {
 	for _, sub := range []string{d.dir.Bundle(), d.dir.Upper(), d.dir.Work()} {
 		if err := os.Mkdir(sub, 0o700); err != nil {
 			return err
 		}
 	}
-	if err := sys.CopyModeAndOwner(d.dir.Upper(), root); err != nil {
+	owner, err := sys.OwnerOf(root)
+	if err != nil {
+		return err
+	}
+	if owner.UID, owner.GID, err = users.Host(owner.UID, owner.GID); err != nil {
+		return err
+	}
+	if err := sys.CopyMode(d.dir.Upper(), root, owner); err != nil {
 		return err
 	}
 	if err := os.WriteFile(d.dir.Spec(), spec, 0o600); err != nil {

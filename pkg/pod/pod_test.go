@@ -193,7 +193,7 @@ func addApp(t testing.TB, dir manifest.Dir, name string) *manifest.App {
 	if ids, err := pod.AppIDs(dir); err != nil || !slices.Contains(ids, a.ID) {
 		t.Fatalf("a draft is not among the apps %v, %v", ids, err)
 	}
-	if err := errors.Join(d.Finish(a, []byte("{}"), root), d.Discard()); err != nil {
+	if err := errors.Join(d.Finish(a, []byte("{}"), root, nil), d.Discard()); err != nil {
 		t.Fatal(err)
 	}
 	return a

@@ -84,7 +84,7 @@ func (e *Engine) addApp(ctx context.Context, p *pod.Snapshot, r AppRequest) (_ s
 	if err != nil {
 		return "", err
 	}
-	if err := draft.Finish(&app, spec, root); err != nil {
+	if err := draft.Finish(&app, spec, root, p.Pod.Namespaces.User); err != nil {
 		return "", err
 	}
 	// Listed before the supervisor's event can tell of it.

@@ -53,6 +53,7 @@ type Engine struct {
 	events  *broker
 	layers  layerSizes
 	puller  *Puller
+	noUsers func() error // why there are no user namespaces; found out once
 
 	// verbs under way, so that a retry joins the work instead of doing it
 	// again.
@@ -91,6 +92,9 @@ func New(o Options) (*Engine, error) {
 		layers: layerSizes{known: map[string]layerSize{}},
 		puller: NewPuller(o.Images, o.Find),
 	}
+	e.noUsers = sync.OnceValue(func() error {
+		return o.Flavors.ProbeUsers(o.Run, filepath.Join(o.Root, "images"), filepath.Join(o.Root, "pods"))
+	})
 	e.alive, e.end = context.WithCancel(context.Background())
 	return e, nil
 }
@@ -167,13 +171,21 @@ func (e *Engine) Subscribe() (events <-chan Event, cancel func()) { return e.eve
 type Handler struct {
 	Name     string // "" is the default one
 	Features stage1.Features
+	// NoUsers says why its pods can't have user namespaces; nil when they can.
+	NoUsers error
 }
 
 // Handlers gives all handlers, the default one first.
 func (e *Engine) Handlers() []Handler {
 	var all []Handler
 	for _, name := range e.Flavors.Handlers() {
-		all = append(all, Handler{Name: name, Features: e.Flavors.Features(name)})
+		h := Handler{Name: name, Features: e.Flavors.Features(name)}
+		if !h.Features.UserNamespaces {
+			h.NoUsers = errors.New("this runtime handler has none")
+		} else if h.NoUsers = e.noUsers(); h.NoUsers != nil {
+			h.Features.UserNamespaces = false
+		}
+		all = append(all, h)
 	}
 	return all
 }

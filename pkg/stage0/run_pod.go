@@ -100,7 +100,9 @@ func complete(p *manifest.Pod) {
 func podName(p *manifest.Pod) string { return filepath.Join(p.Namespace, p.Name) }
 
 // launch starts the supervisor in the pod's cgroup and network namespace
-// while the network is set up.
+// while the network is set up. A network namespace that is to be owned by the
+// pod's user namespace is the supervisor's to make, and so the network comes
+// after it.
 func (e *Engine) launch(ctx context.Context, u *undo.Stack, h *pod.Handle, p *manifest.Pod, st *manifest.Stage1) (*stage1.Supervisor, *manifest.Network, error) {
 	own := p.Namespaces.Network == manifest.NamespacePod
 	netns := e.netns(p.ID)
@@ -114,6 +116,8 @@ func (e *Engine) launch(ctx context.Context, u *undo.Stack, h *pod.Handle, p *ma
 	crash.Point("stage0.run.cgroup")
 	if own {
 		u.Push(func(context.Context) error { return sys.RemoveNetNS(netns) })
+	}
+	if ownNetNS(p) {
 		if err := sys.NewNetNS(netns); err != nil {
 			return nil, nil, err
 		}
@@ -131,18 +135,39 @@ func (e *Engine) launch(ctx context.Context, u *undo.Stack, h *pod.Handle, p *ma
 		}
 		return nil
 	})
-	both, ctx := errgroup.WithContext(ctx)
-	both.Go(func() (err error) {
+	start := func(ctx context.Context) (err error) {
 		sup, err = e.startSupervisor(ctx, h, p, st)
 		return err
-	})
-	if own {
-		both.Go(func() (err error) {
-			net, err = e.addNetwork(ctx, h, p, netns)
-			return err
-		})
 	}
-	return sup, net, both.Wait()
+	connect := func(ctx context.Context) (err error) {
+		net, err = e.addNetwork(ctx, h, p, netns)
+		return err
+	}
+	switch {
+	case !own:
+		err := start(ctx)
+		return sup, nil, err
+	case p.Namespaces.User != nil:
+		err := start(ctx)
+		if err == nil {
+			err = sys.PinNetNS(netns, sup.PID)
+		}
+		if err == nil {
+			err = connect(ctx)
+		}
+		return sup, net, err
+	}
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error { return start(ctx) })
+	both.Go(func() error { return connect(ctx) })
+	err := both.Wait()
+	return sup, net, err
+}
+
+// ownNetNS says whether the supervisor is born in a network namespace that we
+// make.
+func ownNetNS(p *manifest.Pod) bool {
+	return p.Namespaces.Network == manifest.NamespacePod && p.Namespaces.User == nil
 }
 
 func (e *Engine) addNetwork(ctx context.Context, h *pod.Handle, p *manifest.Pod, netns string) (*manifest.Network, error) {
@@ -181,7 +206,7 @@ func (e *Engine) startSupervisor(ctx context.Context, h *pod.Handle, p *manifest
 
 // dress prepares the thread that forks: the supervisor is born where it is.
 func (e *Engine) dress(p *manifest.Pod) error {
-	if p.Namespaces.Network == manifest.NamespacePod {
+	if ownNetNS(p) {
 		if err := sys.EnterNetNS(e.netns(p.ID)); err != nil {
 			return err
 		}

@@ -9,9 +9,11 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
@@ -40,7 +42,7 @@ func Namespaces(supervisor, runtime string, args []string) Flavor {
 	return Flavor{
 		Name: "ns", Supervisor: supervisor, Runtime: runtime, Args: args,
 		Exit: manifest.ExitReap, Cgroup: manifest.CgroupApp,
-		Features: Features{RecursiveReadOnlyMounts: true},
+		Features: Features{RecursiveReadOnlyMounts: true, UserNamespaces: true},
 	}
 }
 
@@ -115,6 +117,39 @@ func (r *Registry) Probe(ctx context.Context, handler string) error {
 			return errs.New("probe runtime handler", errs.Unavailable, fmt.Sprintf("%q", handler),
 				fmt.Errorf("%s: %w: %.200s", strings.Join(c, " "), err, out))
 		}
+	}
+	return nil
+}
+
+// someUsers are ids to try user namespaces with; any would do.
+func someUsers() sys.UserMap {
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1 << 16, Size: 1 << 16}}
+	return sys.UserMap{UIDs: ids, GIDs: ids}
+}
+
+// ProbeUsers says why pods can't have a user namespace of their own on this
+// host; nil when they can. It makes one, and mounts two of the directories
+// that hold layers through it, over scratch: nothing of that stays.
+func (r *Registry) ProbeUsers(scratch string, layers ...string) error {
+	const op = "probe user namespaces"
+	st, err := r.Pin("")
+	if err != nil {
+		return err
+	}
+	users, err := sys.NewUserNS(someUsers(), st.Supervisor.Path, "init")
+	if err != nil {
+		return errs.New(op, errs.Unsupported, "", err)
+	}
+	defer users.Close()
+	err = sys.OnThrowawayThread(func() error {
+		tree, err := sys.Overlay{Lowers: layers, Users: users}.Mount(scratch)
+		if err != nil {
+			return err
+		}
+		return tree.Close()
+	})
+	if err != nil {
+		return errs.New(op, errs.Unsupported, "", err)
 	}
 	return nil
 }

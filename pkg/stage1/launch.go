@@ -98,9 +98,13 @@ func (l Launch) fork(hold *os.File) (*os.Process, error) {
 }
 
 // namespaces that the kernel is to make with the process. UTS follows the
-// network: a pod on the host's network has the host's name.
+// network: a pod on the host's network has the host's name. What a user
+// namespace is to own is the supervisor's to make.
 func (l Launch) namespaces() uintptr {
 	ns := uintptr(syscall.CLONE_NEWNS)
+	if l.Pod.Namespaces.User != nil {
+		return ns
+	}
 	if l.Pod.Namespaces.Network == manifest.NamespacePod {
 		ns |= syscall.CLONE_NEWUTS
 	}

@@ -112,16 +112,3 @@ type Namespaces struct {
 	// User is nil in the host's user namespace.
 	User *UserNamespace `json:"user,omitempty"`
 }
-
-// UserNamespace maps the pod's ids to the host's.
-type UserNamespace struct {
-	UIDs []IDMapping `json:"uids"`
-	GIDs []IDMapping `json:"gids"`
-}
-
-// IDMapping is one line of user_namespaces(7)'s uid_map.
-type IDMapping struct {
-	HostID      uint32 `json:"hostID"`
-	ContainerID uint32 `json:"containerID"`
-	Length      uint32 `json:"length"`
-}

@@ -62,16 +62,37 @@ func systemMounts(in Input) ([]specs.Mount, error) {
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{
 			Destination: "/dev/pts", Type: "devpts", Source: "devpts",
-			Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"},
+			Options: append([]string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}, ttyGroup(in)...),
 		},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev/shm", Type: "bind", Source: shm, Options: []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", "rw"}},
-		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", access}},
+		sysfs(in, access),
 		{
 			Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
 			Options: []string{"nosuid", "noexec", "nodev", "relatime", cgroupAccess},
 		},
 	}, nil
+}
+
+// sysfs shows the network that it is mounted in, and so asks for the right to
+// rule that network, which a user namespace on the host's has not.
+func sysfs(in Input, access string) specs.Mount {
+	if in.Pod.Namespaces.User != nil && in.Pod.Namespaces.Network == manifest.NamespaceHost {
+		return specs.Mount{
+			Destination: "/sys", Type: "bind", Source: "/sys",
+			Options: []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", access},
+		}
+	}
+	return specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", access}}
+}
+
+// ttyGroup makes terminals those of group tty, 5 on all systems, where it is
+// mapped.
+func ttyGroup(in Input) []string {
+	if _, _, err := in.Pod.Namespaces.User.Host(0, 5); err != nil {
+		return nil
+	}
+	return []string{"gid=5"}
 }
 
 // etcMounts bind what the pod says about its name and its name servers.
@@ -91,7 +112,8 @@ func etcMounts(in Input) []specs.Mount {
 }
 
 // ownMounts translates the mounts of the manifest, parents before what is
-// mounted below them. The supervisor puts mount i at RunDir.Volumes/i.
+// mounted below them. The supervisor puts mount i at RunDir.Volumes/i, its ids
+// mapped already where that is asked for.
 func ownMounts(in Input) ([]specs.Mount, error) {
 	var list []specs.Mount
 	for i, m := range in.App.Mounts {
@@ -101,9 +123,8 @@ func ownMounts(in Input) ([]specs.Mount, error) {
 		}
 		list = append(list, specs.Mount{
 			Destination: path.Clean(m.Destination), Type: "bind",
-			Source:      filepath.Join(in.RunDir.Volumes(in.App.ID), strconv.Itoa(i)),
-			Options:     options,
-			UIDMappings: idMappings(m.UIDs), GIDMappings: idMappings(m.GIDs),
+			Source:  filepath.Join(in.RunDir.Volumes(in.App.ID), strconv.Itoa(i)),
+			Options: options,
 		})
 	}
 	slices.SortStableFunc(list, func(a, b specs.Mount) int { return depth(a.Destination) - depth(b.Destination) })

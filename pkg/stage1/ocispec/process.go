@@ -55,6 +55,11 @@ func processOf(in Input) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, gid := range append([]uint32{app.User.GID}, app.User.AdditionalGIDs...) {
+		if _, _, err := in.Pod.Namespaces.User.Host(app.User.UID, gid); err != nil {
+			return nil, err
+		}
+	}
 	umask := defaultUmask
 	return &specs.Process{
 		Terminal:        app.TTY,

@@ -24,6 +24,8 @@ type podNamespaces struct {
 	Network manifest.NamespaceMode `json:"network"`
 	IPC     manifest.NamespaceMode `json:"ipc"`
 	PID     manifest.NamespaceMode `json:"pid"`
+
+	User *manifest.UserNamespace `json:"user"`
 }
 
 // stage1Config is what a supervisor needs of manifest.Stage1.

@@ -111,6 +111,9 @@ func (s *Supervisor) execute(ctx context.Context, a *app, p wire.ExecParams, fil
 		kind = onTerminal
 	} else {
 		copy(c.stdio[:], files)
+		if err := s.giveStreams(&c); err != nil {
+			return 0, err
+		}
 	}
 	d, err := s.runtime.detach(ctx, c, kind, a.id)
 	if err != nil {
@@ -129,6 +132,24 @@ func (s *Supervisor) execute(ctx context.Context, a *app, p wire.ExecParams, fil
 	s.mu.Unlock()
 	err = s.joinTerminal(ctx, a, d, files[0])
 	return d.status.ExitCode(), err
+}
+
+// giveStreams makes a command's streams those of the pod's root, which may
+// open what it has: /dev/stdout. A device of the host is none of them.
+func (s *Supervisor) giveStreams(c *command) error {
+	if s.users == nil {
+		return nil
+	}
+	for i, f := range c.stdio {
+		if sys.IsDevice(f) {
+			c.stdio[i] = nil
+			continue
+		}
+		if err := sys.GivePipe(f, s.root); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // processFile writes the app's own process object with other arguments (OCI

@@ -32,11 +32,11 @@ func (s *Supervisor) stage(ctx context.Context, a *app) (unstage func() error, e
 		return errors.Join(all...)
 	}
 	for _, dir := range []string{root, volumes} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := os.MkdirAll(dir, 0o711); err != nil { // root of a user namespace has to pass
 			return unstage, errs.Wrap(op, dir, err)
 		}
 	}
-	trees, err := sys.InMountNS(ctx, s.host, func() ([]*os.File, error) { return openTrees(a, root) })
+	trees, err := sys.InMountNS(ctx, s.host, func() ([]*os.File, error) { return s.openTrees(a, root) })
 	if err != nil {
 		return unstage, err
 	}
@@ -62,8 +62,8 @@ func (s *Supervisor) stage(ctx context.Context, a *app) (unstage func() error, e
 // openTrees gives the root file system and each volume, as detached mounts.
 // It runs in the host's mount namespace; on an error, what is open is given
 // too, for the caller to close.
-func openTrees(a *app, scratch string) (trees []*os.File, err error) {
-	overlay := sys.Overlay{Lowers: layerPaths(a.conf.Rootfs.Layers), Upper: a.dir.Upper(), Work: a.dir.Work()}
+func (s *Supervisor) openTrees(a *app, scratch string) (trees []*os.File, err error) {
+	overlay := sys.Overlay{Lowers: layerPaths(a.conf.Rootfs.Layers), Upper: a.dir.Upper(), Work: a.dir.Work(), Users: s.users}
 	root, err := overlay.Mount(scratch)
 	if err != nil {
 		return nil, err
@@ -72,9 +72,9 @@ func openTrees(a *app, scratch string) (trees []*os.File, err error) {
 	for _, m := range a.conf.Mounts {
 		var tree *os.File
 		if m.Image != nil {
-			tree, err = sys.Overlay{Lowers: layerPaths(m.Image.Layers)}.Mount(scratch)
+			tree, err = sys.Overlay{Lowers: layerPaths(m.Image.Layers), Users: s.users}.Mount(scratch)
 		} else {
-			tree, err = openSource(m.Source)
+			tree, err = s.openSource(m)
 		}
 		if err != nil {
 			return trees, errs.Wrap("mount volume", m.Destination, err)
@@ -84,11 +84,26 @@ func openTrees(a *app, scratch string) (trees []*os.File, err error) {
 	return trees, nil
 }
 
-func openSource(path string) (*os.File, error) {
-	if !filepath.IsAbs(path) {
-		return nil, errs.New("open source", errs.Invalid, path, errors.New("is not an absolute path"))
+// openSource maps the ids of a volume that asks for it; it can only be as the
+// pod's are.
+func (s *Supervisor) openSource(m manifest.Mount) (*os.File, error) {
+	if !filepath.IsAbs(m.Source) {
+		return nil, errs.New("open source", errs.Invalid, m.Source, errors.New("is not an absolute path"))
 	}
-	return sys.CloneTree(path)
+	tree, err := sys.CloneTree(m.Source)
+	if err != nil || len(m.UIDs)+len(m.GIDs) == 0 {
+		return tree, err
+	}
+	if s.users == nil {
+		err = errs.New("map ids", errs.Invalid, m.Source, errors.New("the pod has no user namespace"))
+	} else {
+		err = sys.MapTree(tree, s.users)
+	}
+	if err != nil {
+		tree.Close()
+		return nil, err
+	}
+	return tree, nil
 }
 
 func layerPaths(layers []manifest.Layer) []string {

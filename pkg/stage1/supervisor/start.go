@@ -149,7 +149,7 @@ func (s *Supervisor) runApp(ctx context.Context, a *app) (p detached, err error)
 		}
 		return p, a.streams.startTerminal(p.terminal, a.conf.Stdin)
 	}
-	files, err := openPipes(a.conf.Stdin)
+	files, err := openPipes(a.conf.Stdin, s.root)
 	if err != nil {
 		return p, err
 	}

@@ -51,13 +51,18 @@ type appFiles struct {
 	ours  [3]*os.File
 }
 
-// openPipes makes the pipes of an app without a terminal.
-func openPipes(stdin bool) (f appFiles, err error) {
+// openPipes makes the pipes of an app without a terminal. They are root's, the
+// app's: it may open /dev/stdout, which is one of them.
+func openPipes(stdin bool, root sys.Owner) (f appFiles, err error) {
 	for i, end := range []sys.PipeEnd{sys.WriteEnd, sys.ReadEnd, sys.ReadEnd} {
 		if i == 0 && !stdin {
 			continue
 		}
-		if f.ours[i], f.stdio[i], err = sys.Pipe(end); err != nil {
+		f.ours[i], f.stdio[i], err = sys.Pipe(end)
+		if err == nil {
+			err = sys.GivePipe(f.stdio[i], root)
+		}
+		if err != nil {
 			f.close()
 			return appFiles{}, err
 		}

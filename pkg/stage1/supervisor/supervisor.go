@@ -29,7 +29,9 @@ type Supervisor struct {
 	dir     manifest.Dir
 	run     manifest.RunDir
 	pod     *podConfig
-	host    *os.File // the host's mount namespace
+	host    *os.File  // the host's mount namespace
+	users   *os.File  // the pod's user namespace; nil: the host's
+	root    sys.Owner // the host's ids of the pod's root
 	runtime *ociRuntime
 	reaper  *reaper
 	cgroups func() (sys.Cgroups, error) // told apart when the first app starts

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
@@ -50,8 +51,9 @@ func sysctlAllowed(name string, ns podNamespaces) error {
 }
 
 // setSysctls sets the pod's sysctls in its namespaces, which are ours. All are
-// checked before the first is set.
-func setSysctls(pod *podConfig) error {
+// checked before the first is set. Those of IPC obey none but the root of the
+// user namespace that owns them.
+func setSysctls(pod *podConfig, root sys.Owner) error {
 	const op = "set sysctl"
 	names := slices.Sorted(maps.Keys(pod.Sysctls))
 	for _, name := range names {
@@ -60,10 +62,10 @@ func setSysctls(pod *podConfig) error {
 		}
 	}
 	for _, name := range names {
-		f, err := os.OpenFile(filepath.Join("/proc/sys", sysctlPath(name)), os.O_WRONLY, 0)
-		if err == nil {
-			_, err = f.WriteString(pod.Sysctls[name])
-			f.Close()
+		set := func() error { return setSysctl(name, pod.Sysctls[name]) }
+		err := set()
+		if errors.Is(err, fs.ErrPermission) && pod.Namespaces.User != nil {
+			err = sys.As(root.UID, set)
 		}
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
@@ -73,4 +75,13 @@ func setSysctls(pod *podConfig) error {
 		}
 	}
 	return nil
+}
+
+func setSysctl(name, value string) error {
+	f, err := os.OpenFile(filepath.Join("/proc/sys", sysctlPath(name)), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
