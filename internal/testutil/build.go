@@ -38,7 +38,7 @@ var buildOnce = sync.OnceValues(build)
 // which has no last instant to remove it at: the next build does.
 func build() (string, error) {
 	sweepBuilds()
-	dir, err := os.MkdirTemp("", buildDirPrefix+strconv.Itoa(os.Getpid())+"-")
+	dir, err := os.MkdirTemp("", buildDirsHere()+strconv.Itoa(os.Getpid())+"-")
 	if err != nil {
 		return "", err
 	}
@@ -55,11 +55,20 @@ func build() (string, error) {
 	return dir, nil
 }
 
+// buildDirsHere is how the names of such directories begin in this PID
+// namespace: process ids of another one say nothing here.
+func buildDirsHere() string {
+	var namespace syscall.Stat_t
+	_ = syscall.Stat("/proc/self/ns/pid", &namespace) // 0: of nobody
+	return buildDirPrefix + "ns" + strconv.FormatUint(namespace.Ino, 10) + "-"
+}
+
 // sweepBuilds removes what test processes that have ended built.
 func sweepBuilds() {
-	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), buildDirPrefix+"*"))
+	prefix := buildDirsHere()
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
 	for _, dir := range dirs {
-		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), buildDirPrefix), "-")
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), prefix), "-")
 		if id, err := strconv.Atoi(pid); err == nil && syscall.Kill(id, 0) == syscall.ESRCH {
 			_ = os.RemoveAll(dir)
 		}
