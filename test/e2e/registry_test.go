@@ -35,12 +35,13 @@ type imageRegistry struct {
 
 	mu    sync.Mutex
 	blobs map[string][]byte
-	tags  map[string]string // "repository:tag" to digests
+	tags  map[string]string   // "repository:tag" to digests
+	asked map[string][]string // by digests of blobs, the Range of each request
 }
 
 func newRegistry(t testing.TB) *imageRegistry {
 	t.Helper()
-	r := &imageRegistry{blobs: map[string][]byte{}, tags: map[string]string{}, evidence: signed.NewRepo(t)}
+	r := &imageRegistry{blobs: map[string][]byte{}, tags: map[string]string{}, asked: map[string][]string{}, evidence: signed.NewRepo(t)}
 	r.http = httptest.NewServer(r)
 	t.Cleanup(r.http.Close)
 	r.host = strings.TrimPrefix(r.http.URL, "http://")
@@ -80,6 +81,34 @@ func (r *imageRegistry) push(t testing.TB, repository, tag string, layers ...[]b
 	}
 }
 
+// requests gives the requests for blobs since it was called last: by digest,
+// the Range of each.
+func (r *imageRegistry) requests() map[digest.Digest][]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	asked := map[digest.Digest][]string{}
+	for d, ranges := range r.asked {
+		asked[digest.Digest(d)] = ranges
+	}
+	r.asked = map[string][]string{}
+	return asked
+}
+
+// documents gives the manifest and the configuration of what was pushed.
+func (r *imageRegistry) documents(t testing.TB, ref string) (m v1.Manifest, c v1.Image) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := json.Unmarshal(r.blobs[r.tags[strings.TrimPrefix(ref, r.host+"/")]], &m)
+	if err == nil {
+		err = json.Unmarshal(r.blobs[string(m.Config.Digest)], &c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, c
+}
+
 // ServeHTTP serves what a pull needs of the OCI distribution-spec.
 func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	path := strings.TrimPrefix(q.URL.Path, "/v2/")
@@ -91,6 +120,9 @@ func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		reference = r.tags[repository+":"+reference]
 	}
 	data, there := r.blobs[reference]
+	if kind == "blobs" {
+		r.asked[reference] = append(r.asked[reference], q.Header.Get("Range"))
+	}
 	r.mu.Unlock()
 	switch {
 	case path == "" || path == q.URL.Path:
