@@ -28,6 +28,7 @@ type imageRegistry struct {
 	http   *httptest.Server
 	host   string       // "127.0.0.1:port"
 	served atomic.Int64 // bytes of blobs
+	active atomic.Int64 // requests for blobs under way
 	// slow, when set, is how long each 64 KiB of a blob take.
 	slow atomic.Int64
 	// evidence are signatures, in every repository.
@@ -133,6 +134,8 @@ func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		w.Header().Set("Docker-Content-Digest", reference)
 		_, _ = w.Write(data)
 	default:
+		r.active.Add(1)
+		defer r.active.Add(-1)
 		http.ServeContent(&countedWriter{ResponseWriter: w, r: r}, q, "", time.Time{}, bytes.NewReader(data))
 	}
 }
