@@ -370,7 +370,7 @@ func TestNodeStatus(t *testing.T) {
 	if h := s.GetRuntimeHandlers(); len(h) != 2 || h[0].GetName() != "" || !h[0].GetFeatures().GetRecursiveReadOnlyMounts() || h[0].GetFeatures().GetUserNamespaces() {
 		t.Errorf("got %v", h)
 	}
-	if !s.GetFeatures().GetSupplementalGroupsPolicy() || s.GetFeatures().GetMountOptions() {
+	if !s.GetFeatures().GetSupplementalGroupsPolicy() || !s.GetFeatures().GetMountOptions() {
 		t.Errorf("got %v", s.GetFeatures())
 	}
 	var config map[string]string

@@ -47,6 +47,7 @@ func (n *nodeStatus) Status(_ context.Context, r *runtimeapi.StatusRequest) (*ru
 		RuntimeHandlers: runtimeHandlers(handlers),
 		Features: &runtimeapi.RuntimeFeatures{
 			SupplementalGroupsPolicy: true,
+			MountOptions:             true,
 			// Not a matter of single handlers: the default one decides.
 			UserNamespacesHostNetwork: len(handlers) > 0 && handlers[0].NoUsers == nil,
 		},

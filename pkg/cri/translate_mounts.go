@@ -2,6 +2,7 @@ package cri
 
 import (
 	"path/filepath"
+	"slices"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
@@ -31,7 +32,7 @@ func translateMount(field string, m *runtimeapi.Mount, users *manifest.UserNames
 	if filepath.Clean(m.GetContainerPath()) == "/" {
 		return manifest.Mount{}, invalid(field+".container_path", "%q is the root of the container", m.GetContainerPath())
 	}
-	if err := refuseMountExtras(field, m); err != nil {
+	if err := checkMountParts(field, m); err != nil {
 		return manifest.Mount{}, err
 	}
 	uids, gids, err := mountIDs(field, m, users)
@@ -40,7 +41,7 @@ func translateMount(field string, m *runtimeapi.Mount, users *manifest.UserNames
 	}
 	if m.GetImage() != nil {
 		mount, err := translateImageVolume(field, m)
-		mount.UIDs, mount.GIDs = uids, gids
+		mount.UIDs, mount.GIDs, mount.Options = uids, gids, m.GetMountOptions()
 		return mount, err
 	}
 	if err := checkAbsolute(field+".host_path", m.GetHostPath()); err != nil {
@@ -60,7 +61,7 @@ func translateMount(field string, m *runtimeapi.Mount, users *manifest.UserNames
 		Source: m.GetHostPath(), Destination: m.GetContainerPath(),
 		ReadOnly: m.GetReadonly(), RecursiveReadOnly: m.GetRecursiveReadOnly(),
 		Propagation: propagation, SELinuxRelabel: m.GetSelinuxRelabel(),
-		UIDs: uids, GIDs: gids,
+		UIDs: uids, GIDs: gids, Options: m.GetMountOptions(),
 	}, nil
 }
 
@@ -111,15 +112,19 @@ func criPropagation(p manifest.Propagation) runtimeapi.MountPropagation {
 	return runtimeapi.MountPropagation_PROPAGATION_PRIVATE
 }
 
-// refuseMountExtras says no to what kubelet asks only of nodes that offer it.
-func refuseMountExtras(field string, m *runtimeapi.Mount) error {
+// checkMountParts refuses what doesn't go together, and options other than
+// those that take something from who uses the mount (KEP-5855).
+func checkMountParts(field string, m *runtimeapi.Mount) error {
 	switch {
 	case m.GetImage() != nil && m.GetHostPath() != "":
 		return invalid(field, "has both image and host_path")
 	case m.GetImage() == nil && m.GetImageSubPath() != "":
 		return invalid(field+".image_sub_path", "is set without image")
-	case len(m.GetMountOptions()) > 0:
-		return unsupported(field+".mount_options", "mount options are not offered by this node")
+	}
+	for i, option := range m.GetMountOptions() {
+		if !slices.Contains([]string{manifest.NoExec, manifest.NoDev, manifest.NoSUID}, option) {
+			return invalid(at(field+".mount_options", i), "%.80q is none of noexec, nodev and nosuid", option)
+		}
 	}
 	return nil
 }
@@ -149,7 +154,7 @@ func criMounts(mounts []manifest.Mount) []*runtimeapi.Mount {
 			HostPath: m.Source, ContainerPath: m.Destination,
 			Readonly: m.ReadOnly, RecursiveReadOnly: m.RecursiveReadOnly,
 			Propagation: criPropagation(m.Propagation), SelinuxRelabel: m.SELinuxRelabel,
-			UidMappings: criIDs(m.UIDs), GidMappings: criIDs(m.GIDs),
+			UidMappings: criIDs(m.UIDs), GidMappings: criIDs(m.GIDs), MountOptions: m.Options,
 		}
 		if m.Image != nil {
 			mount.Image = &runtimeapi.ImageSpec{Image: m.Image.ID, UserSpecifiedImage: m.Image.Name, ImageRef: m.Image.ID}

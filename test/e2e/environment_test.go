@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -145,6 +146,25 @@ func TestMounts(t *testing.T) {
 			&cri.Mount{HostPath: host, ContainerPath: "/data"}, &cri.Mount{HostPath: file, ContainerPath: "/data/inner/hosts"}))
 		wantEqual(t, "output", out, "from app\n127.0.0.1 localhost")
 	})
+	t.Run("a source that isn't there", func(t *testing.T) {
+		absent := s.path("made", "for", "me")
+		wantEqual(t, "output", p.output(t, "stat -c %a:%u /data; touch /data/x", mounts(&cri.Mount{HostPath: absent, ContainerPath: "/data"})), "755:0")
+		if _, err := os.Stat(filepath.Join(absent, "x")); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a source that can't be", func(t *testing.T) {
+		if err := os.Symlink("nowhere", s.path("dangling")); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{s.path("dangling"), filepath.Join(file, "below")} {
+			a := p.create(t, "true", mounts(&cri.Mount{HostPath: path, ContainerPath: "/data"}))
+			if err := a.start(); err == nil || !strings.Contains(err.Error(), path) {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+	})
+	t.Run("with options", func(t *testing.T) { testMountOptions(t, s, p) })
 	t.Run("status gives them back", func(t *testing.T) {
 		want := &cri.Mount{HostPath: file, ContainerPath: "/dev/termination-log", Readonly: true, Propagation: cri.MountPropagation_PROPAGATION_PRIVATE}
 		got := p.create(t, "true", mounts(want)).status(t).Mounts
@@ -152,4 +172,43 @@ func TestMounts(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 	})
+}
+
+func testMountOptions(t *testing.T, s *server, p *pod) {
+	t.Helper()
+	st, err := s.runtime.Status(s.ctx, false)
+	if err != nil || !st.Features.MountOptions {
+		t.Errorf("%v, features %v", err, st.GetFeatures())
+	}
+	dir := s.path("optional")
+	if err := os.MkdirAll(filepath.Join(dir, "below"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mountTmpfs(t, filepath.Join(dir, "below"))
+	if err := syscall.Mknod(filepath.Join(dir, "null"), syscall.S_IFCHR|0o666, 1<<8|3); err != nil {
+		t.Fatal(err)
+	}
+	use := func(options ...string) appOption {
+		return func(c *cri.ContainerConfig) {
+			c.Mounts = []*cri.Mount{{HostPath: dir, ContainerPath: "/data", MountOptions: options}}
+		}
+	}
+	const script = `for d in /data /data/below; do
+	cp /bin/busybox $d/busybox; chmod 4755 $d/busybox; $d/busybox true 2>/dev/null && echo runs || echo does not
+done
+(: > /data/null) 2>/dev/null && echo device || echo no device
+grep -c ' /data[^ ]* .*nosuid' /proc/self/mountinfo || true`
+	wantEqual(t, "none", p.output(t, script, use()), "runs\nruns\ndevice\n0")
+	wantEqual(t, "noexec", p.output(t, script, use("noexec")), "does not\ndoes not\ndevice\n0")
+	wantEqual(t, "nodev, nosuid", p.output(t, script, use("nodev", "nosuid")), "runs\nruns\nno device\n2")
+	a := p.create(t, "true", use("noexec", "nosuid"))
+	wantEqual(t, "options in the status", strings.Join(a.status(t).Mounts[0].MountOptions, " "), "noexec nosuid")
+	for _, option := range []string{"suid", "dev", "exec", "rw", "noexec,suid", "bind", ""} {
+		if a, err := p.tryCreate(s.appConfig("true", use("nosuid", option))); err == nil {
+			t.Errorf("option %q: app %s was created", option, a.id)
+		}
+	}
+	wantEqual(t, "an image", p.output(t, "/image/busybox true 2>/dev/null || echo does not", func(c *cri.ContainerConfig) {
+		c.Mounts = []*cri.Mount{{ContainerPath: "/image", Image: &cri.ImageSpec{Image: busyboxImage}, ImageSubPath: "bin", Readonly: true, MountOptions: []string{"noexec"}}}
+	}), "does not")
 }

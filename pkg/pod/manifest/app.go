@@ -88,6 +88,13 @@ const (
 	PropagationBidirectional   Propagation = "bidirectional"     // rshared
 )
 
+// Options of mounts (mount(8)).
+const (
+	NoExec = "noexec"
+	NoDev  = "nodev"
+	NoSUID = "nosuid"
+)
+
 // Mount binds a path of the host into an app.
 type Mount struct {
 	Source            string      `json:"source"`      // absolute, in the host's mount namespace
@@ -98,6 +105,9 @@ type Mount struct {
 	SELinuxRelabel    bool        `json:"selinuxRelabel,omitempty"`
 	UIDs              []IDMapping `json:"uids,omitempty"`
 	GIDs              []IDMapping `json:"gids,omitempty"`
+	// Options are some of NoExec, NoDev and NoSUID; they hold for what is
+	// mounted below, too.
+	Options []string `json:"options,omitempty"`
 	// Image is set instead of Source for an image volume: layers, lowest first.
 	Image *ImageMount `json:"image,omitempty"`
 }

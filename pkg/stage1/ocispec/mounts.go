@@ -151,6 +151,12 @@ func bindOptions(m manifest.Mount) ([]string, error) {
 	default:
 		return nil, invalid("propagation", "%q is unknown", m.Propagation)
 	}
+	for _, o := range m.Options {
+		if !slices.Contains([]string{manifest.NoExec, manifest.NoDev, manifest.NoSUID}, o) {
+			return nil, invalid("option", "%q is unknown", o)
+		}
+		options = append(options, "r"+o) // recursively: what is mounted below must not undo it
+	}
 	if !m.RecursiveReadOnly {
 		return append(options, readWrite(m.ReadOnly)), nil
 	}

@@ -61,7 +61,7 @@ func TestGolden(t *testing.T) {
 			a.PID = manifest.PIDNamespace{Mode: manifest.NamespacePod}
 			a.Mounts = []manifest.Mount{
 				{Source: "/a", Destination: "/data/deep/er", ReadOnly: true, RecursiveReadOnly: true},
-				{Source: "/b", Destination: "/data/", Propagation: manifest.PropagationHostToContainer},
+				{Source: "/b", Destination: "/data/", Propagation: manifest.PropagationHostToContainer, Options: []string{"noexec", "nosuid"}},
 				{Source: "/c", Destination: "/etc/hosts", Propagation: manifest.PropagationPrivate, ReadOnly: true},
 				{Source: "/d", Destination: "/dev/shm", Propagation: manifest.PropagationBidirectional},
 				{Image: &manifest.ImageMount{ID: "sha256:0"}, Destination: "/data/image", ReadOnly: true},

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -91,6 +92,9 @@ func (s *Supervisor) openSource(m manifest.Mount) (*os.File, error) {
 		return nil, errs.New("open source", errs.Invalid, m.Source, errors.New("is not an absolute path"))
 	}
 	tree, err := sys.CloneTree(m.Source)
+	if errors.Is(err, fs.ErrNotExist) {
+		tree, err = makeSource(m.Source)
+	}
 	if err != nil || len(m.UIDs)+len(m.GIDs) == 0 {
 		return tree, err
 	}
@@ -104,6 +108,15 @@ func (s *Supervisor) openSource(m manifest.Mount) (*os.File, error) {
 		return nil, err
 	}
 	return tree, nil
+}
+
+// makeSource makes the directory that a volume is to come from, as the users
+// of hostPath volumes without a type expect.
+func makeSource(path string) (*os.File, error) {
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, err
+	}
+	return sys.CloneTree(path)
 }
 
 func layerPaths(layers []manifest.Layer) []string {
