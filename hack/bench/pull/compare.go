@@ -1,14 +1,14 @@
 package main
 
 import (
-	"archive/tar"
-	"compress/gzip"
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/http"
 	"os"
@@ -16,9 +16,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -37,13 +37,15 @@ func (c *comparison) pull(ctx context.Context, ref string) (got result, err erro
 	cmd := exec.CommandContext(ctx, self, "-dir", c.dir, "-compare", "http://"+host+"/v2/bench/manifests/v1")
 	cmd.Stderr = os.Stderr
 	begun := time.Now()
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return got, err
 	}
-	got.wall, got.cpu = time.Since(begun), cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()
-	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		got.peak = u.Maxrss
+	peak := watchMemory(cmd.Process.Pid)
+	if err := cmd.Wait(); err != nil {
+		return got, errors.Join(err, errors.New("the comparison program"))
 	}
+	got.wall, got.peak = time.Since(begun), peak()
+	got.user, got.system = cmd.ProcessState.UserTime(), cmd.ProcessState.SystemTime()
 	return got, nil
 }
 
@@ -52,9 +54,10 @@ func (c *comparison) remove(context.Context, string) error { return os.RemoveAll
 // parallelFetches is how many blobs containerd fetches at once.
 const parallelFetches = 3
 
-// compare does what containerd does for a pull: it fetches all blobs into
-// files, and digests them; then it reads each again, decompresses and digests
-// it, and writes the files of its tar by their paths.
+// compare does what containerd 2.4 does for a pull with its defaults, system
+// call for system call: it fetches the blobs into files, digests and syncs
+// them; and one layer after the other, once it is there, it reads again,
+// decompresses, digests and writes by path. It syncs no layer.
 func compare(ctx context.Context, url, dir string) error {
 	blobs := filepath.Join(dir, "blobs")
 	if err := os.MkdirAll(blobs, 0o755); err != nil {
@@ -69,34 +72,23 @@ func compare(ctx context.Context, url, dir string) error {
 		return err
 	}
 	base, _, _ := strings.Cut(url, "/manifests/")
-	slots, done := make(chan struct{}, parallelFetches), make(chan error)
-	for _, l := range m.Layers {
+	slots := make(chan struct{}, parallelFetches)
+	done := make([]chan error, len(m.Layers))
+	for i, l := range m.Layers {
+		done[i] = make(chan error, 1)
 		go func() {
 			slots <- struct{}{}
-			err := fetch(ctx, base+"/blobs/"+string(l.Digest), filepath.Join(blobs, l.Digest.Encoded()), l.Digest.Encoded())
+			done[i] <- fetch(ctx, base+"/blobs/"+string(l.Digest), filepath.Join(blobs, l.Digest.Encoded()), l.Digest.Encoded())
 			<-slots
-			done <- err
 		}()
 	}
-	for range m.Layers {
-		err = errors.Join(err, <-done)
-	}
 	for i, l := range m.Layers {
-		if err == nil {
-			err = unpack(filepath.Join(blobs, l.Digest.Encoded()), filepath.Join(dir, "layers", strconv.Itoa(i)))
+		if err := <-done[i]; err != nil {
+			return err
 		}
-	}
-	if err != nil {
-		return err
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	const sysSyncfs = 306
-	if _, _, errno := syscall.Syscall(sysSyncfs, f.Fd(), 0, 0); errno != 0 {
-		return errno
+		if err := unpack(ctx, filepath.Join(blobs, l.Digest.Encoded()), filepath.Join(dir, "layers", strconv.Itoa(i))); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -122,103 +114,98 @@ func get(ctx context.Context, url string) ([]byte, error) {
 	return io.ReadAll(resp.Body)
 }
 
+// digested is a file whose bytes are digested as they are written.
+type digested struct {
+	file *os.File
+	sum  hash.Hash
+}
+
+func (d *digested) Write(p []byte) (int, error) {
+	n, err := d.file.Write(p)
+	d.sum.Write(p[:n])
+	return n, err
+}
+
+// fetch is containerd's core/content.Copy into plugins/content/local.
 func fetch(ctx context.Context, url, path, want string) error {
 	resp, err := request(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	f, err := os.Create(path)
+	f, err := os.Create(path + ".ingest")
 	if err != nil {
 		return err
 	}
-	sum := sha256.New()
-	_, err = io.CopyBuffer(io.MultiWriter(f, sum), struct{ io.Reader }{resp.Body}, make([]byte, 1<<20))
-	if got := hex.EncodeToString(sum.Sum(nil)); err == nil && got != want {
-		err = fmt.Errorf("%s is %s", want, got)
+	defer f.Close()
+	d := &digested{file: f, sum: sha256.New()}
+	buf := make([]byte, 1<<20)
+	for {
+		n, rerr := io.ReadAtLeast(resp.Body, buf, len(buf))
+		if _, err := d.Write(buf[:n]); err != nil {
+			return err
+		}
+		if errors.Is(rerr, io.EOF) || errors.Is(rerr, io.ErrUnexpectedEOF) {
+			break
+		}
+		if rerr != nil {
+			return rerr
+		}
 	}
-	return errors.Join(err, f.Close())
+	if got := hex.EncodeToString(d.sum.Sum(nil)); got != want {
+		return fmt.Errorf("%s is %s", want, got)
+	}
+	if err := errors.Join(f.Sync(), os.Rename(f.Name(), path)); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	return errors.Join(dir.Sync(), dir.Close(), os.Chtimes(path, now, now), os.Chmod(path, 0o444))
 }
 
-func unpack(path, root string) error {
+// unpack is containerd's core/diff/apply.
+func unpack(ctx context.Context, path, root string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	zip, err := gzip.NewReader(f)
+	plain, err := decompress(ctx, bufio.NewReaderSize(f, 32<<10))
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return err
 	}
-	plain := io.TeeReader(zip, sha256.New())
-	buf := make([]byte, 32<<10)
-	times := map[string]time.Time{}
-	for r := tar.NewReader(plain); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if err := apply(root, h, r, buf, times); err != nil {
-			return err
-		}
+	tee := io.TeeReader(plain, sha256.New())
+	if err := applyAll(root, tee); err != nil {
+		return err
 	}
-	for path, at := range times {
-		if err := os.Chtimes(path, at, at); err != nil {
-			return err
-		}
-	}
-	_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{plain}, buf)
+	_, err = io.Copy(io.Discard, tee)
 	return err
 }
 
-// apply writes one entry.
-func apply(root string, h *tar.Header, body io.Reader, buf []byte, times map[string]time.Time) error {
-	path, err := place(root, h)
-	if err != nil {
-		return err
-	}
-	mode := os.FileMode(h.Mode).Perm()
-	if h.Typeflag == tar.TypeDir {
-		if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, os.ErrExist) {
-			return err
+// decompress is containerd's pkg/archive/compression: a program where there is
+// one. Before 2.4 it took the slower gzip of Go where there is none.
+func decompress(ctx context.Context, packed io.Reader) (io.Reader, error) {
+	for _, name := range []string{"igzip", "unpigz"} {
+		if program, err := exec.LookPath(name); err == nil {
+			return pipe(exec.CommandContext(ctx, program, "-d", "-c"), packed)
 		}
-		times[path] = h.ModTime
-		return errors.Join(os.Lchown(path, h.Uid, h.Gid), os.Chmod(path, mode))
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{f}, body, buf)
-	return errors.Join(err, f.Close(), os.Lchown(path, h.Uid, h.Gid), os.Chmod(path, mode), os.Chtimes(path, h.ModTime, h.ModTime))
+	return gzip.NewReader(struct{ io.Reader }{packed})
 }
 
-// place gives the path of an entry, with nothing there. Each element of it is
-// looked at, lest a symbolic link leads out of the root.
-func place(root string, h *tar.Header) (path string, err error) {
-	name := filepath.Clean("/" + h.Name)
-	parent := root
-	for element := range strings.SplitSeq(strings.Trim(filepath.Dir(name), "/"), "/") {
-		parent = filepath.Join(parent, element)
-		fi, err := os.Lstat(parent)
-		if errors.Is(err, os.ErrNotExist) {
-			err = os.Mkdir(parent, 0o755)
-		} else if err == nil && !fi.IsDir() {
-			err = fmt.Errorf("%s is no directory", parent)
-		}
-		if err != nil {
-			return "", err
-		}
+// pipe is containerd's cmdStream.
+func pipe(cmd *exec.Cmd, in io.Reader) (io.Reader, error) {
+	r, w := io.Pipe()
+	cmd.Stdin, cmd.Stdout = struct{ io.Reader }{in}, w
+	if err := cmd.Start(); err != nil {
+		return nil, err
 	}
-	path = filepath.Join(parent, filepath.Base(name))
-	if fi, err := os.Lstat(path); err == nil && (!fi.IsDir() || h.Typeflag != tar.TypeDir) {
-		return path, os.RemoveAll(path)
-	}
-	return path, nil
+	go func() { _ = w.CloseWithError(cmd.Wait()) }()
+	return r, nil
 }

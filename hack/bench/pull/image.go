@@ -22,20 +22,39 @@ import (
 // madeImage is an image as files in a directory, named by their digests.
 type madeImage struct {
 	dir      string
-	manifest []byte
-	config   []byte
-	packed   int64
-	plain    int64
-	files    int
+	Manifest []byte
+	Config   []byte
+	Packed   int64
+	Plain    int64
+	Files    int
 }
 
 func (m *madeImage) String() string {
-	return fmt.Sprintf("5 layers, %d MB packed, %d MB plain, %d files", m.packed>>20, m.plain>>20, m.files)
+	return fmt.Sprintf("5 layers, %d MB packed, %d MB plain, %d files", m.Packed>>20, m.Plain>>20, m.Files)
 }
 
 // shares are how much of the image each layer is, in percent: a base, what a
 // package manager installed, and an application's own.
 var shares = [...]int{30, 35, 20, 14, 1} //nolint:gochecknoglobals // a constant
+
+// anImage gives the image that is in dir, or makes it.
+func anImage(dir, from string, size int) (*madeImage, error) {
+	kept := filepath.Join(dir, "image.json")
+	m := &madeImage{dir: dir}
+	if data, err := os.ReadFile(kept); err == nil {
+		return m, json.Unmarshal(data, m)
+	}
+	fmt.Printf("making an image of %d MB …\n", size>>20)
+	m, err := makeImage(dir, from, size)
+	if err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	return m, os.WriteFile(kept, data, 0o600)
+}
 
 // makeImage makes an image of about that many packed bytes from the files below
 // from, which are what images are made of when it is /usr. When they are not
@@ -60,11 +79,11 @@ func makeImage(dir, from string, size int) (*madeImage, error) {
 		manifest.Layers = append(manifest.Layers, d)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
 	}
-	if m.config, err = json.Marshal(config); err != nil {
+	if m.Config, err = json.Marshal(config); err != nil {
 		return nil, err
 	}
-	manifest.Config = v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: digest.FromBytes(m.config), Size: int64(len(m.config))}
-	m.manifest, err = json.Marshal(manifest)
+	manifest.Config = v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: digest.FromBytes(m.Config), Size: int64(len(m.Config))}
+	m.Manifest, err = json.Marshal(manifest)
 	return m, err
 }
 
@@ -100,7 +119,7 @@ func (m *madeImage) layer(source *files, name string, size int64) (d v1.Descript
 		if _, err := w.Write(body); err != nil {
 			return d, "", err
 		}
-		m.files++
+		m.Files++
 	}
 	for _, c := range []io.Closer{w, zip, f} {
 		if err := c.Close(); err != nil {
@@ -108,7 +127,7 @@ func (m *madeImage) layer(source *files, name string, size int64) (d v1.Descript
 		}
 	}
 	d = v1.Descriptor{MediaType: v1.MediaTypeImageLayerGzip, Digest: digest.NewDigest(digest.SHA256, packed.sum), Size: packed.n}
-	m.packed, m.plain = m.packed+packed.n, m.plain+plain.n
+	m.Packed, m.Plain = m.Packed+packed.n, m.Plain+plain.n
 	return d, digest.NewDigest(digest.SHA256, plain.sum), os.Rename(f.Name(), filepath.Join(m.dir, d.Digest.Encoded()))
 }
 

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -33,8 +34,8 @@ func main() {
 	var o options
 	flag.IntVar(&o.size, "size", 450, "size of the image as distributed, in MB")
 	flag.StringVar(&o.from, "from", "/usr", "directory whose files the image is made of")
-	flag.IntVar(&o.rounds, "rounds", 1, "pulls by each; the best of them counts. On ext4 only the first is like real life")
-	flag.StringVar(&o.dir, "dir", "", "directory to work in, such as one on a tmpfs (default: a new one, which is removed)")
+	flag.IntVar(&o.rounds, "rounds", 1, "pulls by each, of which the median is printed")
+	flag.StringVar(&o.dir, "dir", "", "directory to work in, such as one on a tmpfs; the image stays there for the next time (default: a new one, which is removed)")
 	flag.StringVar(&o.stagelet, "stagelet", "bin/stagelet", "program to measure")
 	flag.Var(&o.peers, "endpoint", "a peer, as NAME=SOCKET,procs=REGEXP; may be repeated. It has to reach the registry over plain HTTP")
 	flag.StringVar(&o.compare, "compare", "", "be the comparison program, with this URL of a manifest")
@@ -48,11 +49,13 @@ func main() {
 	}
 }
 
-// result is what one pull took.
+// result is what one pull took, children included.
 type result struct {
-	wall, cpu time.Duration
-	peak      int64 // KB of memory
+	wall, user, system time.Duration
+	peak               int64 // KB of memory
 }
+
+func (r result) cpu() time.Duration { return r.user + r.system }
 
 // contestant pulls an image, and later takes it away again: on ext4, files are
 // expensive to make for minutes after others were removed, so nobody removes
@@ -74,8 +77,7 @@ func run(ctx context.Context, o *options) (err error) {
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
 	}
-	fmt.Printf("making an image of %d MB …\n", o.size)
-	m, err := makeImage(filepath.Join(o.dir, "registry"), o.from, o.size<<20)
+	m, err := anImage(filepath.Join(o.dir, "registry"), o.from, o.size<<20)
 	if err != nil {
 		return err
 	}
@@ -95,7 +97,7 @@ func run(ctx context.Context, o *options) (err error) {
 	for _, p := range o.peers {
 		contestants = append(contestants, &runtime{title: p.name, socket: p.socket, procs: p.procs})
 	}
-	best := make([]result, len(contestants))
+	results := make([][]result, len(contestants))
 	ref := r.host + "/bench:v1"
 	for range o.rounds {
 		for i, c := range contestants {
@@ -104,7 +106,7 @@ func run(ctx context.Context, o *options) (err error) {
 				err = errors.Join(err, fmt.Errorf("%s: %w", c.name(), perr))
 				break
 			}
-			best[i] = best[i].better(got)
+			results[i] = append(results[i], got)
 		}
 		for _, c := range contestants {
 			err = errors.Join(err, c.remove(ctx, ref))
@@ -119,23 +121,36 @@ func run(ctx context.Context, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	return report(contestants, best)
+	return report(contestants, results)
 }
 
-// better takes the best of each figure but memory, of which the worst counts.
-func (r result) better(o result) result {
-	if r.wall == 0 {
-		return o
+// median gives the median of each figure, but the worst of memory.
+func median(all []result) (m result) {
+	middle := func(of func(result) time.Duration) time.Duration {
+		var values []time.Duration
+		for _, r := range all {
+			values = append(values, of(r))
+		}
+		slices.Sort(values)
+		return (values[(len(values)-1)/2] + values[len(values)/2]) / 2
 	}
-	return result{min(r.wall, o.wall), min(r.cpu, o.cpu), max(r.peak, o.peak)}
+	m.wall = middle(func(r result) time.Duration { return r.wall })
+	m.user = middle(func(r result) time.Duration { return r.user })
+	m.system = middle(func(r result) time.Duration { return r.system })
+	for _, r := range all {
+		m.peak = max(m.peak, r.peak)
+	}
+	return m
 }
 
-func report(contestants []contestant, best []result) error {
+func report(contestants []contestant, results [][]result) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\twall s\tCPU s\tpeak MB\tCPU, of the comparison's")
+	fmt.Fprintln(w, "\twall s\tCPU s\tuser s\tsystem s\tpeak MB\tCPU, of the comparison's")
+	base := median(results[0]).cpu().Seconds()
 	for i, c := range contestants {
-		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.0f\t%.2f\n", c.name(), best[i].wall.Seconds(), best[i].cpu.Seconds(),
-			float64(best[i].peak)/1024, best[i].cpu.Seconds()/best[0].cpu.Seconds())
+		m := median(results[i])
+		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%.0f\t%.2f\n", c.name(), m.wall.Seconds(), m.cpu().Seconds(),
+			m.user.Seconds(), m.system.Seconds(), float64(m.peak)/1024, m.cpu().Seconds()/base)
 	}
 	return w.Flush()
 }

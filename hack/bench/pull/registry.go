@@ -35,15 +35,15 @@ func (r *registry) close() { _ = r.http.Close() }
 // ServeHTTP serves what a pull needs of the OCI distribution-spec.
 func (r *registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	dir, reference := filepath.Split(q.URL.Path)
-	configDigest, manifestDigest := digest.FromBytes(r.image.config), digest.FromBytes(r.image.manifest)
+	configDigest, manifestDigest := digest.FromBytes(r.image.Config), digest.FromBytes(r.image.Manifest)
 	switch kind := filepath.Base(dir); {
 	case q.URL.Path == "/v2/":
 	case kind == "manifests" && (reference == "v1" || reference == string(manifestDigest)):
 		w.Header().Set("Content-Type", v1.MediaTypeImageManifest)
 		w.Header().Set("Docker-Content-Digest", string(manifestDigest))
-		_, _ = w.Write(r.image.manifest)
+		_, _ = w.Write(r.image.Manifest)
 	case kind == "blobs" && reference == string(configDigest):
-		_, _ = w.Write(r.image.config)
+		_, _ = w.Write(r.image.Config)
 	case kind == "blobs":
 		http.ServeFile(w, q, filepath.Join(r.image.dir, strings.TrimPrefix(reference, "sha256:")))
 	default:

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -62,14 +61,15 @@ func (r *runtime) pull(ctx context.Context, ref string) (got result, err error) 
 	for _, dir := range processes {
 		_ = os.WriteFile(filepath.Join(dir, "clear_refs"), []byte("5"), 0) // the peak of memory begins anew
 	}
-	before, begun := cpu(processes), time.Now()
+	peak := watchMemory(r.pids()...)
+	user, system := cpu(processes)
+	begun := time.Now()
 	if _, err := images.PullImage(ctx, &cri.ImageSpec{Image: ref}, nil, nil); err != nil {
 		return got, err
 	}
-	got.wall, got.cpu = time.Since(begun), cpu(r.processes())-before
-	for _, dir := range r.processes() {
-		got.peak += peak(dir)
-	}
+	got.wall, got.peak = time.Since(begun), peak()
+	got.user, got.system = cpu(r.processes())
+	got.user, got.system = got.user-user, got.system-system
 	return got, nil
 }
 
@@ -87,31 +87,13 @@ func (r *runtime) processes() (dirs []string) {
 	return dirs
 }
 
-// cpu is the time of processes and of their children that they waited for
-// (proc(5): utime, stime, cutime, cstime).
-func cpu(processes []string) (sum time.Duration) {
-	const first, last, tick = 11, 14, 10 * time.Millisecond
-	for _, dir := range processes {
-		data, _ := os.ReadFile(filepath.Join(dir, "stat"))
-		fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-		for i := first; i <= last && i < len(fields); i++ {
-			ticks, _ := strconv.ParseInt(fields[i], 10, 64)
-			sum += time.Duration(ticks) * tick
+func (r *runtime) pids() (pids []int) {
+	for _, dir := range r.processes() {
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
+			pids = append(pids, pid)
 		}
 	}
-	return sum
-}
-
-// peak gives VmHWM of a process, in KB.
-func peak(dir string) int64 {
-	data, _ := os.ReadFile(filepath.Join(dir, "status"))
-	for line := range strings.Lines(string(data)) {
-		if rest, is := strings.CutPrefix(line, "VmHWM:"); is {
-			n, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			return n
-		}
-	}
-	return 0
+	return pids
 }
 
 // startStagelet starts a server with directories of its own, that accepts
