@@ -114,20 +114,45 @@ func (a *ahead) hash() {
 
 // Read gives what src gave, and ends as src did.
 func (a *ahead) Read(p []byte) (int, error) {
-	for len(a.rest) == 0 {
-		if a.current != nil {
-			a.current.release(&a.pool)
-			a.current = nil
+	if len(a.rest) == 0 {
+		if err := a.next(); err != nil {
+			return 0, err
 		}
-		b, more := <-a.blocks
-		if !more {
-			return 0, a.err
-		}
-		a.current, a.rest = b, b.data
 	}
 	n := copy(p, a.rest)
 	a.rest = a.rest[n:]
 	return n, nil
+}
+
+// next makes the next block the one at hand; blocks are never empty.
+func (a *ahead) next() error {
+	if a.current != nil {
+		a.current.release(&a.pool)
+	}
+	b, more := <-a.blocks
+	if !more {
+		a.current, a.rest = nil, nil
+		return a.err
+	}
+	a.current, a.rest = b, b.data
+	return nil
+}
+
+// WriteTo writes what Read would give, without copying it.
+func (a *ahead) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		n, err := w.Write(a.rest)
+		total += int64(n)
+		if err == nil {
+			err = a.next()
+		}
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
 }
 
 // digest gives the hash of the whole stream, once Read has said io.EOF.

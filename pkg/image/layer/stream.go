@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
@@ -58,7 +59,7 @@ func openStream(ctx context.Context, blob io.ReadCloser, want Want) (*stream, er
 		s.source.max = want.BlobSize
 	}
 	s.packed = newAhead(s.source, algorithm(want.Blob).Hash())
-	if err := s.decompress(); err != nil {
+	if err := s.decompress(ctx); err != nil {
 		err = s.classify(s.subject(), err)
 		s.close()
 		return nil, err
@@ -73,7 +74,7 @@ func algorithm(d image.Digest) digest.Algorithm {
 	return d.Algorithm()
 }
 
-func (s *stream) decompress() error {
+func (s *stream) decompress(ctx context.Context) error {
 	buffered := bufio.NewReaderSize(s.packed, 64<<10)
 	magic, err := buffered.Peek(image.SniffLen)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -86,7 +87,7 @@ func (s *stream) decompress() error {
 		return image.Refuse(op, image.Mismatch, s.subject(),
 			"its media type says compression %s, its bytes say %s", s.want.Compression, s.seen)
 	}
-	r, release, err := s.seen.NewReader(buffered)
+	r, release, err := s.decompressor(ctx, buffered)
 	if err != nil {
 		return err
 	}
@@ -97,6 +98,18 @@ func (s *stream) decompress() error {
 	}
 	s.out = newAhead(s.plain, algorithm(s.want.DiffID).Hash())
 	return nil
+}
+
+// decompressor gives the fastest one for what is packed.
+func (s *stream) decompressor(ctx context.Context, packed *bufio.Reader) (plain io.Reader, release func(), err error) {
+	if s.seen == image.Gzip && s.want.Blob != "" && s.want.BlobSize >= minIgzip {
+		if path, err := exec.LookPath(igzipName); err == nil {
+			if z, err := startIgzip(ctx, path, packed); err == nil {
+				return z, z.close, nil
+			}
+		}
+	}
+	return s.seen.NewReader(packed)
 }
 
 // Read gives the uncompressed tar.
