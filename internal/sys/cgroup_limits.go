@@ -2,8 +2,10 @@ package sys
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -115,6 +117,63 @@ func orMax(n int64) string {
 func CPUWeight(shares int64) uint64 {
 	shares = max(2, min(shares, 262144))
 	return uint64(1 + (shares-2)*9999/262142)
+}
+
+// CheckMemoryFits tells why what is in the cgroup at path can't live with
+// limit bytes of memory (errs.Invalid): it uses more that the kernel can't take
+// back without killing. A version 1 kernel refuses such a limit itself; one of
+// version 2 kills. No limit (0, -1) always fits.
+func (c Cgroups) CheckMemoryFits(path string, limit int64) error {
+	const op = "check memory limit"
+	if limit <= 0 || !c.V2() {
+		return nil
+	}
+	if err := CheckCgroupPath(path); err != nil {
+		return err
+	}
+	f := cgroupFiles{dir: filepath.Join(c.unified, path)}
+	stat := f.keyed("memory.stat")
+	used, cache := f.count("memory.current"), stat["inactive_file"]+stat["active_file"]
+	if f.err != nil {
+		return errs.New(op, cgroupKind(f.err), path, f.err)
+	}
+	if pinned := used - min(used, cache); pinned > uint64(limit) {
+		return errs.New(op, errs.Invalid, path, fmt.Errorf("%d bytes are in use, more than the limit of %d", pinned, limit))
+	}
+	return nil
+}
+
+// LimitHugePages bounds the huge pages of the cgroup at path, in bytes by page
+// size ("2MB"); math.MaxUint64: no limit.
+func (c Cgroups) LimitHugePages(path string, limits map[string]uint64) error {
+	const op = "limit huge pages"
+	if len(limits) == 0 {
+		return nil
+	}
+	if err := CheckCgroupPath(path); err != nil {
+		return err
+	}
+	mount, file, none := c.unified, "max", "max"
+	if !c.V2() {
+		mount, file, none = c.find("hugetlb"), "limit_in_bytes", "-1"
+	}
+	for _, size := range slices.Sorted(maps.Keys(limits)) {
+		value := strconv.FormatUint(limits[size], 10)
+		if limits[size] == math.MaxUint64 {
+			value = none
+		}
+		for _, kind := range []string{"", "rsvd."} {
+			name := filepath.Join(mount, path, "hugetlb."+size+"."+kind+file)
+			err := writeCgroupFile(name, value)
+			if errors.Is(err, fs.ErrNotExist) && kind != "" {
+				continue // kernels before 5.7 limit no reservations
+			}
+			if err != nil {
+				return errs.New(op, cgroupKind(err), path, err)
+			}
+		}
+	}
+	return nil
 }
 
 // SwapLimits reports whether the swap of a cgroup can be limited here.

@@ -21,7 +21,6 @@ var notYet = map[string]bool{
 	"StreamPodSandboxes": true, "StreamContainers": true, "StreamContainerStats": true, "StreamPodSandboxStats": true,
 	"ListMetricDescriptors": true, "ListPodSandboxMetrics": true, "StreamPodSandboxMetrics": true,
 	"CheckpointContainer": true, "CheckpointPod": true, "RestorePod": true,
-	"UpdatePodSandboxResources": true,
 }
 
 // TestEveryRPC calls each RPC with an empty request: it is served, however

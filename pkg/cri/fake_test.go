@@ -86,6 +86,15 @@ func (n *node) RemovePod(_ context.Context, id string) error {
 	return n.fail
 }
 
+func (n *node) UpdatePod(_ context.Context, id string, overhead, resources *manifest.Resources) error {
+	n.change(id, func(s *pod.Snapshot) {
+		p := *s.Pod
+		p.Overhead, p.Resources = cmp.Or(overhead, p.Overhead), cmp.Or(resources, p.Resources)
+		s.Pod = &p
+	})
+	return n.fail
+}
+
 func (n *node) Pods(creator manifest.Creator) []*pod.Snapshot {
 	return slices.DeleteFunc(n.index.All(), func(s *pod.Snapshot) bool { return s.Pod.Creator != creator })
 }

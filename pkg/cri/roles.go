@@ -20,6 +20,7 @@ type podVerbs interface {
 	RunPod(ctx context.Context, p manifest.Pod) (id string, err error)
 	StopPod(ctx context.Context, id string) error
 	RemovePod(ctx context.Context, id string) error
+	UpdatePod(ctx context.Context, id string, overhead, resources *manifest.Resources) error
 	podIndex
 }
 

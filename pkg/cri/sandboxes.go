@@ -86,6 +86,28 @@ func (s *sandboxes) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandbox
 	return resp, nil
 }
 
+// UpdatePodSandboxResources is called once kubelet has changed the pod's
+// cgroup: what is told is kept with the pod. A message that is left out leaves
+// what was told before.
+func (s *sandboxes) UpdatePodSandboxResources(ctx context.Context, r *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
+	p, err := findPod(s.pods, r.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	overhead, err := optionalResources("overhead", r.GetOverhead())
+	if err != nil {
+		return nil, errs.Wrap("update sandbox", p.Pod.ID, err)
+	}
+	resources, err := optionalResources("resources", r.GetResources())
+	if err != nil {
+		return nil, errs.Wrap("update sandbox", p.Pod.ID, err)
+	}
+	if err := s.pods.UpdatePod(ctx, p.Pod.ID, overhead, resources); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.UpdatePodSandboxResourcesResponse{}, nil
+}
+
 // sandboxKey is a state of a pod, as far as lists tell of it.
 type sandboxKey struct {
 	pod   *manifest.Pod

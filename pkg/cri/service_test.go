@@ -57,6 +57,20 @@ func TestLifeCycle(t *testing.T) {
 		r.GetStatus().GetResources().GetLinux().GetCpuShares() != 512 || len(r.GetInfo()) != 0 {
 		t.Errorf("got %v, %v", r, err)
 	}
+	update := &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: podID, Resources: resources}
+	if _, err := c.UpdatePodSandboxResources(t.Context(), update); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.UpdatePodSandboxResources(t.Context(), &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: podID}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: podID, Verbose: true})
+	if err != nil || !strings.Contains(p.GetInfo()["info"], `"resources":{"cpuShares":512,"memoryLimit":67108864}`) {
+		t.Errorf("got %v, %v", p, err)
+	}
+	update.Overhead = &runtimeapi.LinuxContainerResources{CpuQuota: -2}
+	_, err = c.UpdatePodSandboxResources(t.Context(), update)
+	wantRefusal(t, err, codes.InvalidArgument, "overhead.cpu_quota")
 	if _, err := c.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: id}); err != nil {
 		t.Error(err)
 	}

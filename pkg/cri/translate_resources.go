@@ -61,6 +61,15 @@ func translateResources(field string, r *runtimeapi.LinuxContainerResources) (ma
 	}, nil
 }
 
+// optionalResources gives nil for a message that is not there.
+func optionalResources(field string, r *runtimeapi.LinuxContainerResources) (*manifest.Resources, error) {
+	if r == nil {
+		return nil, nil
+	}
+	translated, err := translateResources(field, r)
+	return &translated, err
+}
+
 // hugePages keeps limits of 0: they forbid huge pages.
 func hugePages(field string, limits []*runtimeapi.HugepageLimit) (map[string]uint64, error) {
 	if len(limits) == 0 {

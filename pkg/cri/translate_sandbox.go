@@ -186,23 +186,12 @@ func podResources(p *manifest.Pod, l *runtimeapi.LinuxPodSandboxConfig) error {
 		}
 		p.CgroupParent = filepath.Clean(parent)
 	}
-	for _, part := range []struct {
-		field string
-		given *runtimeapi.LinuxContainerResources
-		to    **manifest.Resources
-	}{
-		{"linux.overhead", l.GetOverhead(), &p.Overhead}, {"linux.resources", l.GetResources(), &p.Resources},
-	} {
-		if part.given == nil {
-			continue
-		}
-		r, err := translateResources(part.field, part.given)
-		if err != nil {
-			return err
-		}
-		*part.to = &r
+	var err error
+	if p.Overhead, err = optionalResources("linux.overhead", l.GetOverhead()); err != nil {
+		return err
 	}
-	return nil
+	p.Resources, err = optionalResources("linux.resources", l.GetResources())
+	return err
 }
 
 func podSecurity(p *manifest.Pod, s *runtimeapi.LinuxSandboxSecurityContext, host platform) (err error) {

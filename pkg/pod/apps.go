@@ -94,9 +94,20 @@ func AppIDs(dir manifest.Dir) ([]string, error) {
 	return ids, nil
 }
 
+// UpdatePod replaces the record of the pod at dir, after its resources
+// changed.
+func UpdatePod(dir manifest.Dir, p *manifest.Pod) error {
+	return errs.Wrap("update pod", p.ID, atomicfile.WriteRecord(dir.Pod(), manifest.KindPod, p))
+}
+
 // UpdateApp replaces an app's record, after its resources changed.
 func UpdateApp(dir manifest.Dir, a *manifest.App) error {
 	return errs.Wrap("update app", a.ID, atomicfile.WriteRecord(dir.App(a.ID).App(), manifest.KindApp, a))
+}
+
+// UpdateSpec replaces an app's config.json (OCI runtime-spec).
+func UpdateSpec(dir manifest.Dir, id string, spec []byte) error {
+	return errs.Wrap("update spec", id, atomicfile.Write(dir.App(id).Spec(), spec, 0o600))
 }
 
 // RemoveApp takes an app's directory away: first out of sight by one rename,

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/stagelet/stagelet/internal/errs"
@@ -20,6 +21,10 @@ type follower struct {
 	reap func()        // takes the dead supervisor out of our process table; may be nil
 	done chan struct{} // closed once the pod is buried, or given up
 	err  error         // why it could not be buried; read after done
+
+	// records serialises changes of the pod's records (lockRecords). It is
+	// taken with no other lock held.
+	records sync.Mutex
 }
 
 // How a follower bears with a supervisor that hangs up and lives on, and with

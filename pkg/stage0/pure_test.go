@@ -61,14 +61,6 @@ func TestAnAppsLifeHasOneDirection(t *testing.T) {
 	}
 }
 
-func TestMergeResourcesKeepsWhatIsNotSet(t *testing.T) {
-	old := manifest.Resources{CPUShares: 2, MemoryLimit: 3, Unified: map[string]string{"a": "1"}}
-	got := mergeResources(old, manifest.Resources{MemoryLimit: 4, Unified: map[string]string{"b": "2"}})
-	if got.CPUShares != 2 || got.MemoryLimit != 4 || len(got.Unified) != 2 || len(old.Unified) != 1 {
-		t.Errorf("got %+v from %+v", got, old)
-	}
-}
-
 func TestBroker(t *testing.T) {
 	b := newBroker()
 	event := func(n int64) Event { return Event{Time: n} }

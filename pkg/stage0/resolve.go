@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -103,31 +102,3 @@ func (e *Engine) resolveUser(app *manifest.App, want UserRequest, imageUser stri
 }
 
 func keyOf(name string, attempt uint32) string { return fmt.Sprintf("%q %d", name, attempt) }
-
-// mergeResources gives what old becomes by a change that leaves out what it
-// leaves alone.
-func mergeResources(old, change manifest.Resources) manifest.Resources {
-	r := old
-	r.CPUPeriod = cmp.Or(change.CPUPeriod, old.CPUPeriod)
-	r.CPUQuota = cmp.Or(change.CPUQuota, old.CPUQuota)
-	r.CPUShares = cmp.Or(change.CPUShares, old.CPUShares)
-	r.MemoryLimit = cmp.Or(change.MemoryLimit, old.MemoryLimit)
-	r.SwapLimit = cmp.Or(change.SwapLimit, old.SwapLimit)
-	r.OOMScoreAdj = cmp.Or(change.OOMScoreAdj, old.OOMScoreAdj)
-	r.CPUSetCPUs = cmp.Or(change.CPUSetCPUs, old.CPUSetCPUs)
-	r.CPUSetMems = cmp.Or(change.CPUSetMems, old.CPUSetMems)
-	r.PidsLimit = cmp.Or(change.PidsLimit, old.PidsLimit)
-	r.HugePages = mergeMaps(old.HugePages, change.HugePages)
-	r.Unified = mergeMaps(old.Unified, change.Unified)
-	return r
-}
-
-func mergeMaps[V any](old, change map[string]V) map[string]V {
-	if len(change) == 0 {
-		return old
-	}
-	merged := map[string]V{}
-	maps.Copy(merged, old)
-	maps.Copy(merged, change)
-	return merged
-}

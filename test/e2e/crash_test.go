@@ -178,6 +178,12 @@ func (c *crashTest) lifeCycle(t *testing.T) {
 			r := &cri.ContainerResources{Linux: &cri.LinuxContainerResources{CpuShares: 300}}
 			return c.runtime.UpdateContainerResources(c.ctx, a.id, r)
 		}},
+		{"UpdatePodSandboxResources", func() error {
+			_, err := c.runtime.UpdatePodSandboxResources(c.ctx, &cri.UpdatePodSandboxResourcesRequest{
+				PodSandboxId: p.id, Resources: &cri.LinuxContainerResources{CpuShares: 300},
+			})
+			return err
+		}},
 		{"ReopenContainerLog", func() error {
 			return errors.Join(ignoreMissing(os.Rename(a.logPath(), a.logPath()+".1")), c.runtime.ReopenContainerLog(c.ctx, a.id))
 		}},

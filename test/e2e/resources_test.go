@@ -58,29 +58,6 @@ func TestResources(t *testing.T) {
 	if got.GetMemoryLimitInBytes() != want.MemoryLimitInBytes || got.GetCpuQuota() != want.CpuQuota || got.GetCpuShares() != want.CpuShares {
 		t.Errorf("resources in the status: %v", got)
 	}
-	t.Run("update", func(t *testing.T) {
-		update := &cri.ContainerResources{Linux: &cri.LinuxContainerResources{CpuShares: 512, CpuPeriod: 100_000, CpuQuota: 20_000, MemoryLimitInBytes: 96 << 20}}
-		if err := s.runtime.UpdateContainerResources(s.ctx, a.id, update); err != nil {
-			t.Fatal(err)
-		}
-		wantEqual(t, "memory limit", cgroupValue(t, s, a, "memory", "memory.limit_in_bytes", "memory.max"), "100663296")
-		wantEqual(t, "memory limit in the status", a.status(t).GetResources().GetLinux().GetMemoryLimitInBytes(), 96<<20)
-	})
-}
-
-func TestOutOfMemory(t *testing.T) {
-	s := startServer(t)
-	p := s.runPod(t)
-	t.Run("the app itself", func(t *testing.T) {
-		a := p.start(t, "x=x; while :; do x=$x$x; done", limits(&cri.LinuxContainerResources{MemoryLimitInBytes: 32 << 20}))
-		st := a.awaitExit(t)
-		wantEqual(t, "exit code", st.ExitCode, 137)
-		wantEqual(t, "reason", st.Reason, "OOMKilled")
-	})
-	t.Run("a child of it only", func(t *testing.T) {
-		a := p.start(t, "sh -c 'x=x; while :; do x=$x$x; done'; echo survived; exit 5", limits(&cri.LinuxContainerResources{MemoryLimitInBytes: 32 << 20}))
-		wantEqual(t, "exit code", a.awaitExit(t).ExitCode, 5)
-	})
 }
 
 func TestStats(t *testing.T) {

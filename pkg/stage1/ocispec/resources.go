@@ -71,6 +71,9 @@ func memoryOf(r manifest.Resources, host Host) (*specs.LinuxMemory, error) {
 	if limit > 0 && swap > 0 && swap < limit {
 		return nil, invalid("swap limit", "%d bytes of memory and swap together is below the %d of memory", swap, limit)
 	}
+	if swap > 0 && limit <= 0 {
+		return nil, invalid("swap limit", "%d bytes of memory and swap together need a limit of memory beside it", swap)
+	}
 	if swap == 0 && limit > 0 {
 		swap = limit
 	}

@@ -87,14 +87,22 @@ func (s *Supervisor) resizeTTY(_ context.Context, _ *call, p wire.ResizeParams) 
 	return reply{}, errs.Wrap(op, p.ID, sys.ResizeTerminal(terminal, p.Rows, p.Cols))
 }
 
-// updateApp changes the limits of a running app; what is zero stays.
+// updateApp changes the limits of a running app; what is zero stays. A start
+// that is under way has read its limits: it is waited for.
 func (s *Supervisor) updateApp(ctx context.Context, _ *call, p wire.UpdateParams) (reply, error) {
 	const op = "update app"
+	if err := s.started(ctx, op, p.ID); err != nil {
+		return reply{}, err
+	}
 	a, _, err := s.running(op, p.ID)
 	if err != nil {
 		return reply{}, err
 	}
-	data, err := json.Marshal(linuxResources(p.Resources))
+	resources := linuxResources(p.Resources)
+	if len(resources) == 0 {
+		return reply{}, nil
+	}
+	data, err := json.Marshal(resources)
 	if err != nil {
 		return reply{}, errs.Wrap(op, p.ID, err)
 	}
@@ -108,6 +116,24 @@ func (s *Supervisor) updateApp(ctx context.Context, _ *call, p wire.UpdateParams
 	defer cancel()
 	err = s.runtime.invoke(ctx, command{args: []string{"update", "--resources", path, a.id}})
 	return reply{}, errs.Wrap(op, p.ID, err)
+}
+
+// started waits for the end of a start that is under way.
+func (s *Supervisor) started(ctx context.Context, op, id string) error {
+	s.mu.Lock()
+	a, err := s.find(op, id)
+	if err != nil || a.start == nil {
+		s.mu.Unlock()
+		return err
+	}
+	done := a.start.done
+	s.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return errs.Wrap(op, id, ctx.Err())
+	}
 }
 
 // linuxResources gives r as OCI's LinuxResources (runtime-spec,

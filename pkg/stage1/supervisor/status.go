@@ -14,19 +14,19 @@ func writeStatus(dir manifest.AppDir, st manifest.Status) error {
 	return err
 }
 
-// exitStatus is what becomes of st when the app ended like that. An app whose
-// processes the kernel killed for want of memory ended by that, unless it
-// says that all is well.
+// exitStatus is what becomes of st when the app ended like that. The kernel
+// having killed a process of it for want of memory is the reason, whatever the
+// app made of it: its users have to know.
 func exitStatus(st manifest.Status, end sys.ExitStatus, oomKills uint64) manifest.Status {
 	st.State = manifest.AppExited
 	st.FinishedAt = now()
 	st.ExitCode, st.Signal = end.ExitCode(), int(end.Signal)
 	st.OOMKilled = oomKills > 0
 	switch {
-	case st.ExitCode == 0:
-		st.Reason = manifest.ReasonCompleted
 	case st.OOMKilled:
 		st.Reason = manifest.ReasonOOMKilled
+	case st.ExitCode == 0:
+		st.Reason = manifest.ReasonCompleted
 	default:
 		st.Reason = manifest.ReasonError
 	}

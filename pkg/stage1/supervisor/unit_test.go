@@ -97,7 +97,7 @@ func TestExitStatus(t *testing.T) {
 		reason string
 	}{
 		{sys.ExitStatus{}, 0, 0, manifest.ReasonCompleted},
-		{sys.ExitStatus{}, 1, 0, manifest.ReasonCompleted},
+		{sys.ExitStatus{}, 1, 0, manifest.ReasonOOMKilled},
 		{sys.ExitStatus{Code: 3}, 0, 3, manifest.ReasonError},
 		{sys.ExitStatus{Signal: syscall.SIGKILL}, 2, 137, manifest.ReasonOOMKilled},
 		{sys.ExitStatus{Signal: syscall.SIGTERM}, 0, 143, manifest.ReasonError},
