@@ -40,6 +40,7 @@ var floors = map[string]int{
 	"pkg/image/archive":     2,
 	"pkg/image/appc":        2,
 	"pkg/network":           2,
+	"pkg/nri":               2,
 	"pkg/stage1":            2,
 	"pkg/stage1/ocispec":    2,
 	"pkg/stage1/supervisor": 2,
@@ -74,6 +75,8 @@ var siblings = map[[2]string]string{
 var onlyIn = map[string][]string{
 	"golang.org/x/sys/unix":                           {"internal/sys"},
 	"github.com/containernetworking/cni/libcni":       {"pkg/network"},
+	"github.com/containerd/nri/pkg/adaptation":        {"pkg/nri"},
+	"github.com/containerd/nri/pkg/api":               {"pkg/nri", "test/..."},
 	"google.golang.org/grpc":                          {"pkg/cri", "cmd/shim", "test/...", "hack/..."},
 	"k8s.io/klog/v2":                                  {"pkg/cri", "pkg/web", "cmd/shim", "test/...", "hack/..."},
 	"k8s.io/cri-api/pkg/apis/runtime/v1":              {"pkg/cri", "cmd/shim", "test/...", "hack/..."},
@@ -83,7 +86,7 @@ var onlyIn = map[string][]string{
 	"github.com/sigstore/sigstore-go/pkg/root":        {"pkg/image/trust"},
 	"github.com/sigstore/sigstore-go/pkg/verify":      {"pkg/image/trust"},
 	"github.com/ProtonMail/go-crypto/openpgp/v2":      {"pkg/image/trust"},
-	"github.com/opencontainers/runtime-spec/specs-go": {"pkg/stage1/...", "pkg/stage0", "test/...", "hack/..."},
+	"github.com/opencontainers/runtime-spec/specs-go": {"pkg/stage1/...", "pkg/stage0", "pkg/nri", "test/...", "hack/..."},
 }
 
 // supervisorForbids is what bin/stagelet-stage1 must not be linked with: it
