@@ -29,6 +29,7 @@ type config struct {
 	Stage1   stage1Config             `json:"stage1"`
 	Handlers map[string]handlerConfig `json:"handlers"` // by RuntimeHandler name
 	GC       gcConfig                 `json:"gc"`
+	NRI      nriConfig                `json:"nri"`
 }
 
 type registryConfig struct {
@@ -86,6 +87,10 @@ type gcConfig struct {
 	Interval string `json:"interval"` // how often the server cleans up; a Go duration
 }
 
+type nriConfig struct {
+	Socket string `json:"socket"` // where plugins come; empty: there are none
+}
+
 const defaultConfigPath = "/etc/stagelet/config.yaml"
 
 func defaults() config {
@@ -100,6 +105,7 @@ func defaults() config {
 		Cgroup:  cgroupConfig{Driver: autoDriver},
 		Stage1:  stage1Config{Runtime: "runc"},
 		GC:      gcConfig{Grace: "30m", Interval: "5m"},
+		NRI:     nriConfig{Socket: "/var/run/nri/nri.sock"},
 	}
 }
 
@@ -127,6 +133,7 @@ func (c *config) check() error {
 		"root": {c.Root}, "run": {c.Run}, "listen": {c.socket()}, "--netns-dir": {c.Network.NetNSDir}, "network.confDir": {c.Network.ConfDir},
 		"registry.authDirs": c.Registry.AuthDirs, "registry.dockerConfigs": c.Registry.DockerConfigs, "trust.dirs": c.Trust.Dirs,
 		"registry.certsDir": set(c.Registry.CertsDir), "trust.policyJSON": set(c.Trust.PolicyJSON), "trust.registriesDir": set(c.Trust.RegistriesDir),
+		"nri.socket": set(c.NRI.Socket),
 	} {
 		for _, path := range paths {
 			if !filepath.IsAbs(path) {
@@ -202,6 +209,7 @@ func (s *settings) register(set *pflag.FlagSet) {
 	set.StringVar(&s.flags.Network.CIDR, "network-cidr", "", "address range of the built-in bridge, until kubelet tells one")
 	set.StringVar(&s.flags.Cgroup.Driver, "cgroup-driver", d.Cgroup.Driver, "who makes the cgroups of pods: systemd, cgroupfs, or auto for the one of this host")
 	set.StringVar(&s.flags.Stage1.Supervisor, "stage1", "", "supervisor program (default: stagelet-stage1 beside this program, or in /usr/libexec/stagelet)")
+	set.StringVar(&s.flags.NRI.Socket, "nri-socket", d.NRI.Socket, "path of the socket for NRI plugins; empty: no plugins")
 	set.StringVar(&s.flags.Stage1.Runtime, "runtime", d.Stage1.Runtime, "OCI runtime of the default handler")
 }
 
@@ -230,6 +238,7 @@ func (s *settings) config() (*config, error) {
 		"network-cidr":    func() { c.Network.CIDR = flags.Network.CIDR },
 		"cgroup-driver":   func() { c.Cgroup.Driver = flags.Cgroup.Driver },
 		"stage1":          func() { c.Stage1.Supervisor = flags.Stage1.Supervisor },
+		"nri-socket":      func() { c.NRI.Socket = flags.NRI.Socket },
 		"runtime":         func() { c.Stage1.Runtime = flags.Stage1.Runtime },
 	} {
 		if s.set.Changed(name) {

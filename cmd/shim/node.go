@@ -11,6 +11,7 @@ import (
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image/store"
 	"github.com/stagelet/stagelet/pkg/network"
+	"github.com/stagelet/stagelet/pkg/nri"
 	"github.com/stagelet/stagelet/pkg/stage0"
 	"github.com/stagelet/stagelet/pkg/stage1"
 )
@@ -55,12 +56,25 @@ func openNode(c *config) (_ *node, err error) {
 		Root: c.Root, Run: c.Run, NetNSDir: c.Network.NetNSDir,
 		Images: images, Find: finder(c, switches{}), Network: net, Flavors: flavors, Pins: pins,
 		CgroupManager: c.Cgroup.driver(),
-		Warn:          func(err error, what string) { klog.ErrorS(err, "Could not "+what) },
+		Plugins:       openPlugins(c), Warn: warn,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &node{engine: engine, images: images, network: net}, nil
+}
+
+// warn logs what goes wrong in the background.
+func warn(err error, what string) { klog.ErrorS(err, "Could not "+what) }
+
+// openPlugins gives the node's NRI plugins, as configured; nil: none.
+func openPlugins(c *config) *nri.Plugins {
+	if c.NRI.Socket == "" {
+		return nil
+	}
+	return nri.New(nri.Options{
+		Socket: c.NRI.Socket, PluginDir: nri.PluginDir, ConfigDir: nri.ConfigDir, Version: version(), Warn: warn,
+	})
 }
 
 func (n *node) close() error {

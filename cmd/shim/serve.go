@@ -73,6 +73,7 @@ func serve(ctx context.Context, c *config) (err error) {
 	if err := n.engine.Recover(ctx); err != nil {
 		return err
 	}
+	n.engine.ServePlugins(ctx)
 	listener, err := listen(ctx, c.socket())
 	if err != nil {
 		return err

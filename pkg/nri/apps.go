@@ -2,6 +2,7 @@ package nri
 
 import (
 	"context"
+	"slices"
 
 	"github.com/containerd/nri/pkg/adaptation"
 	"github.com/containerd/nri/pkg/api"
@@ -132,7 +133,7 @@ func (p *Plugins) Updated(ctx context.Context, pod Pod, id string) {
 	}
 }
 
-// Stopped tells of an app that has ended, once, however often it is called;
+// Stopped tells of an app that was started and has ended, once, however often it is called;
 // who calls meanwhile waits. What plugins want of other apps then is done.
 func (p *Plugins) Stopped(ctx context.Context, pod Pod, id string) {
 	e := p.entryIf(id)
@@ -141,9 +142,12 @@ func (p *Plugins) Stopped(ctx context.Context, pod Pod, id string) {
 	}
 	defer e.give()
 	_, app := p.current(id)
+	if app.App == nil || app.Status.State == manifest.AppCreated {
+		return
+	}
 	p.mu.Lock()
-	plugins := p.roster
-	if e.stopped || app.App == nil {
+	plugins := slices.Clone(p.roster)
+	if e.stopped {
 		plugins = nil
 	}
 	e.stopped = true

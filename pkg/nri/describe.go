@@ -41,7 +41,7 @@ func describePod(p Pod) *api.PodSandbox {
 		RuntimeHandler: p.Handler, Pid: uint32(max(p.Supervisor, 0)),
 		Linux: &api.LinuxPodSandbox{
 			PodOverhead: describeResources(p.Overhead), PodResources: describeResources(p.Resources),
-			CgroupParent: p.CgroupParent, CgroupsPath: filepath.Join(p.CgroupParent, p.ID),
+			CgroupParent: p.CgroupParent, CgroupsPath: p.Cgroup(p.ID),
 			Resources: &api.LinuxResources{},
 		},
 	}

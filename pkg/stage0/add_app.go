@@ -76,7 +76,8 @@ func (e *Engine) addApp(ctx context.Context, p *pod.Snapshot, r AppRequest) (_ s
 	if app.Mounts, err = e.useVolumes(p.Pod, &app); err != nil {
 		return "", err
 	}
-	spec, err := e.spec(p, &app)
+	u.Push(func(ctx context.Context) error { e.Plugins.Removed(ctx, pluginPod(p), app.ID); return nil })
+	spec, err := e.adjustedSpec(ctx, p, &app)
 	if err != nil {
 		return "", err
 	}
@@ -97,6 +98,7 @@ func (e *Engine) addApp(ctx context.Context, p *pod.Snapshot, r AppRequest) (_ s
 	}
 	u.Release()
 	crash.Point("stage0.add.told")
+	e.Plugins.Created(ctx, pluginPod(p), e.pluginApp(p.Pod.ID, pod.App{App: &app}))
 	return app.ID, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/stagelet/stagelet/internal/systemd"
 	"github.com/stagelet/stagelet/pkg/image/store"
 	"github.com/stagelet/stagelet/pkg/network"
+	"github.com/stagelet/stagelet/pkg/nri"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage1"
@@ -37,6 +38,7 @@ type Options struct {
 	CgroupManager CgroupDriver
 	Flavors       *stage1.Registry
 	Pins          *stage1.Pins
+	Plugins       *nri.Plugins // nil: there are none
 	// Warn is told what goes wrong with nobody waiting for it: in adoption,
 	// supervision and sweeping.
 	Warn func(err error, what string)
@@ -96,6 +98,7 @@ func New(o Options) (*Engine, error) {
 		return o.Flavors.ProbeUsers(o.Run, filepath.Join(o.Root, "images"), filepath.Join(o.Root, "pods"))
 	})
 	e.alive, e.end = context.WithCancel(context.Background())
+	o.Plugins.Attach(pluginHost{e})
 	return e, nil
 }
 
@@ -105,6 +108,7 @@ func (e *Engine) Hangup() { e.events.close() }
 // Close ends what the engine does in the background. Pods go on.
 func (e *Engine) Close() {
 	e.end()
+	e.Plugins.Close()
 	e.tasks.Wait()
 	e.Hangup()
 }

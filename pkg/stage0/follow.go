@@ -121,6 +121,7 @@ func (e *Engine) buryAndTell(ctx context.Context, id string) error {
 	}
 	for _, app := range ended {
 		e.publish(Stopped, now, app)
+		e.tellEnded(now, app)
 	}
 	e.publish(Stopped, now, "")
 	return err
@@ -167,6 +168,9 @@ func (e *Engine) apply(id string, ev wire.Event) {
 		return
 	}
 	e.events.publish(Event{Time: ev.Time, Kind: kind, App: ev.App, Pod: s})
+	if kind == Stopped {
+		e.tellEnded(s, ev.App)
+	}
 }
 
 // catchUp asks a supervisor that no longer knows all events how things stand.

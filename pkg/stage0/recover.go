@@ -36,6 +36,9 @@ func (e *Engine) Recover(ctx context.Context) error {
 		})
 	}
 	_ = g.Wait() // every pod's error was told
+	for _, s := range e.index.All() {
+		e.knowPod(s)
+	}
 	return ctx.Err()
 }
 

@@ -62,5 +62,8 @@ func (e *Engine) removeApp(ctx context.Context, podID, id string) error {
 	if now != nil && !told {
 		e.publish(Removed, now, id)
 	}
+	if now != nil {
+		e.Plugins.Removed(ctx, pluginPod(now), id)
+	}
 	return nil
 }

@@ -56,8 +56,10 @@ func (e *Engine) removePod(ctx context.Context, id string) error {
 		for _, a := range last.Apps {
 			e.layers.forget(a.ID)
 			e.publish(Removed, last, a.ID)
+			e.Plugins.Removed(ctx, pluginPod(last), a.ID)
 		}
 		e.publish(Removed, last, "")
+		e.Plugins.RemovePod(ctx, pluginPod(last))
 	}
 	e.background("sweep pod "+id, func(context.Context) error { return e.pods.SweepPod(id, time.Now()) })
 	return nil

@@ -68,6 +68,14 @@ func (e *Engine) runPod(ctx context.Context, p manifest.Pod) (_ string, err erro
 	if err != nil {
 		return "", err
 	}
+	s := &pod.Snapshot{
+		Pod: &p, Stage1: st, Network: net, State: pod.Running,
+		Supervisor: sup.PID, Namespaces: sup.Namespaces,
+	}
+	if err := e.Plugins.Run(ctx, pluginPod(s)); err != nil {
+		return "", err
+	}
+	u.Push(func(ctx context.Context) error { e.Plugins.RemovePod(ctx, pluginPod(s)); return nil })
 	if err := h.Commit(); err != nil {
 		return "", err
 	}
@@ -76,10 +84,6 @@ func (e *Engine) runPod(ctx context.Context, p manifest.Pod) (_ string, err erro
 	sup.Release()
 	crash.Point("stage0.run.committed")
 
-	s := &pod.Snapshot{
-		Pod: &p, Stage1: st, Network: net, State: pod.Running,
-		Supervisor: sup.PID, Namespaces: sup.Namespaces,
-	}
 	e.index.Put(s)
 	e.publish(Created, s, "")
 	e.publish(Started, s, "")

@@ -1,20 +1,48 @@
 package stage0
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/nri"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage1/ocispec"
 )
 
+// adjustedSpec gives the OCI configuration of an app after plugins had their
+// say, which may also change the app.
+func (e *Engine) adjustedSpec(ctx context.Context, p *pod.Snapshot, app *manifest.App) ([]byte, error) {
+	spec, err := e.spec(p, app)
+	if err != nil {
+		return nil, err
+	}
+	before := *app // plugins may read it later than this
+	change, err := e.Plugins.Create(ctx, pluginPod(p), nri.App{App: &before, Spec: spec})
+	if err != nil {
+		return nil, err
+	}
+	if change != nil {
+		if err := change.App(app); err != nil {
+			return nil, err
+		}
+		if spec, err = e.spec(p, app); err != nil {
+			return nil, errs.Wrap("adjust as NRI plugins want", app.Name, err)
+		}
+		change.Spec(spec)
+	}
+	return ocispec.Encode(spec)
+}
+
 // spec gives the OCI configuration of an app: what the pure translation needs
 // of this host and of the running pod is gathered here.
-func (e *Engine) spec(p *pod.Snapshot, app *manifest.App) ([]byte, error) {
+func (e *Engine) spec(p *pod.Snapshot, app *manifest.App) (*specs.Spec, error) {
 	in := ocispec.Input{
 		Pod: p.Pod, App: app, Host: e.host, Namespaces: p.Namespaces,
 		Dir: e.pods.Dir(pod.PhaseRun, p.Pod.ID), RunDir: e.pods.RunDir(p.Pod.ID),
@@ -39,11 +67,7 @@ func (e *Engine) spec(p *pod.Snapshot, app *manifest.App) ([]byte, error) {
 			return nil, err
 		}
 	}
-	spec, err := ocispec.Generate(in)
-	if err != nil {
-		return nil, err
-	}
-	return ocispec.Encode(spec)
+	return ocispec.Generate(in)
 }
 
 // confine fills the capabilities of an app from what was asked for.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/crash"
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
@@ -17,16 +18,23 @@ func (e *Engine) StartApp(ctx context.Context, id string) error {
 		return err
 	}
 	_, err = e.once(ctx, "start "+a.ID, verbTimeout, func(ctx context.Context) (string, error) {
-		status, err := e.client(p.Pod.ID).StartApp(ctx, a.ID)
-		crash.Point("stage0.start.started")
-		if err != nil { // the app has ended now: who is told so must also see it
-			_ = e.catchUp(ctx, p.Pod.ID) // else its event will tell
-			return "", errs.Wrap("start app", a.Name, err)
+		if a.Status.State != manifest.AppCreated {
+			return "", e.startApp(ctx, p, a)
 		}
-		e.setStatus(p.Pod.ID, a.ID, status)
-		return "", nil
+		return "", e.Plugins.Start(ctx, pluginPod(p), a.ID, func(ctx context.Context) error { return e.startApp(ctx, p, a) })
 	})
 	return err
+}
+
+func (e *Engine) startApp(ctx context.Context, p *pod.Snapshot, a pod.App) error {
+	status, err := e.client(p.Pod.ID).StartApp(ctx, a.ID)
+	crash.Point("stage0.start.started")
+	if err != nil { // the app has ended now: who is told so must also see it
+		_ = e.catchUp(ctx, p.Pod.ID) // else its event will tell
+		return errs.Wrap("start app", a.Name, err)
+	}
+	e.setStatus(p.Pod.ID, a.ID, status)
+	return nil
 }
 
 // ReopenLog goes on in a new log file after the old one was moved away. An app

@@ -26,10 +26,13 @@ func (e *Engine) StopApp(ctx context.Context, id string, grace time.Duration) er
 	if err != nil {
 		return err
 	}
-	if !p.Ready() || a.Status.State == manifest.AppExited {
-		return nil // one that is Created may be about to start
+	if p.Ready() && a.Status.State != manifest.AppExited { // one that is Created may be about to start
+		if err := e.stopApp(ctx, p, a, grace); err != nil {
+			return errs.Wrap("stop app", a.Name, err)
+		}
 	}
-	return errs.Wrap("stop app", a.Name, e.stopApp(ctx, p, a, grace))
+	e.Plugins.Stopped(ctx, pluginPod(p), a.ID)
+	return nil
 }
 
 func (e *Engine) stopApp(ctx context.Context, p *pod.Snapshot, a pod.App, grace time.Duration) error {

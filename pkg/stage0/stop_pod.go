@@ -41,10 +41,17 @@ func (e *Engine) stopPod(ctx context.Context, id string) error {
 	}
 	f := e.following(id)
 	if f == nil {
-		if s.State == pod.Exited && s.Network == nil {
-			return nil
+		if s.State != pod.Exited || s.Network != nil {
+			if err := e.buryAndTell(ctx, id); err != nil { // again, after a first burial didn't work
+				return err
+			}
 		}
-		return e.buryAndTell(ctx, id) // again, after a first burial didn't work
+		e.tellStopped(ctx, s)
+		return nil
+	}
+	if e.Plugins != nil { // who want to hear of it while the pod still is there
+		e.endApps(ctx, s)
+		e.tellStopped(ctx, s)
 	}
 	if err := e.shutdown(ctx, s); err != nil {
 		return err

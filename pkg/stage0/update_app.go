@@ -27,7 +27,15 @@ func (e *Engine) UpdateApp(ctx context.Context, id string, r manifest.Resources)
 		return err
 	}
 	_, err = e.once(ctx, "update "+a.ID+" "+fmt.Sprint(r), verbTimeout, func(ctx context.Context) (string, error) {
-		return "", errs.Wrap(op, a.Name, e.updateApp(ctx, p.Pod.ID, a.ID, r))
+		r, err := e.Plugins.Update(ctx, pluginPod(p), a.ID, r)
+		if err == nil {
+			err = e.updateApp(ctx, p.Pod.ID, a.ID, r)
+		}
+		if err != nil {
+			return "", errs.Wrap(op, a.Name, err)
+		}
+		e.Plugins.Updated(ctx, pluginPod(p), a.ID)
+		return "", nil
 	})
 	return err
 }

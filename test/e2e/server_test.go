@@ -133,9 +133,9 @@ func (s *server) flags() []string {
 func (s *server) writeConfig() {
 	s.t.Helper()
 	text := fmt.Sprintf("root: %s\nrun: %s\nnetwork: {confDir: %s, binDirs: [%s, %s]}\nstage1: {supervisor: %s}\n"+
-		"registry: {certsDir: %s, authDirs: [%s]}\ntrust: {dirs: [%s]}\n",
+		"registry: {certsDir: %s, authDirs: [%s]}\ntrust: {dirs: [%s]}\nnri: {socket: %s}\n",
 		s.path("lib"), s.path("run"), s.path("cni"), s.cni, s.path("plugins"), filepath.Join(s.bin, testutil.SupervisorBinary),
-		s.path("certs.d"), s.path("auth.d"), s.path("trust"))
+		s.path("certs.d"), s.path("auth.d"), s.path("trust"), s.path("nri.sock"))
 	if err := os.WriteFile(s.path("config.yaml"), []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
