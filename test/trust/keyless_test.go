@@ -14,9 +14,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
-	"github.com/sigstore/sigstore-go/pkg/root"
-	"github.com/sigstore/sigstore-go/pkg/testing/data"
-	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
@@ -383,25 +380,4 @@ func TestContainersFulcio(t *testing.T) {
 	}
 	use(requirement("other@example.com"))
 	w.refused(trust.WrongIdentity)
-}
-
-// The root that is shipped proves what the public sigstore really signed: log
-// entry, certificate and its certificate transparency.
-func TestShippedRootProvesARealSignature(t *testing.T) {
-	shipped, err := root.NewTrustedRootFromPath("../../trustedkeys/sigstore/trusted_root.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := verify.NewVerifier(shipped, verify.WithSignedCertificateTimestamps(1), verify.WithTransparencyLog(1), verify.WithObserverTimestamps(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := verify.NewShortCertificateIdentity("https://token.actions.githubusercontent.com", "", "", "^https://github.com/sigstore/sigstore-js/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	genuine := data.Bundle(t, "sigstore.js@2.0.0-provenance.sigstore.json")
-	if _, err := v.Verify(genuine, verify.NewPolicy(verify.WithoutArtifactUnsafe(), verify.WithCertificateIdentity(id))); err != nil {
-		t.Error(err)
-	}
 }
