@@ -133,11 +133,13 @@ func (r *Repo) Refer(subject image.Digest, bundle []byte, annotations map[string
 	r.referrers[subject] = append(r.referrers[subject], r.artifact(subject, bundle, annotations))
 }
 
-// ReferByTag lists a bundle under the fallback tag of a digest.
+// ReferByTag lists a bundle under the fallback tag of a digest, as cosign does
+// it for registries without the API: with the type of an empty configuration.
 func (r *Repo) ReferByTag(subject image.Digest, bundle []byte) {
+	d := r.artifact(subject, bundle, nil)
+	d.ArtifactType = v1.MediaTypeEmptyJSON
 	x := v1.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex,
-		Manifests: []v1.Descriptor{r.artifact(subject, bundle, nil)},
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{d},
 	}
 	r.PutManifest(tag(subject), v1.MediaTypeImageIndex, marshal(x))
 }

@@ -191,10 +191,13 @@ func referrers(ctx context.Context, e Evidence, subject image.Digest) *found {
 	return f
 }
 
+// mayBeSignature says that a manifest is worth a look. Under the fallback tag
+// cosign lists its bundles with the type of their configuration, which is
+// empty, instead of their own.
 func mayBeSignature(d v1.Descriptor) bool {
 	t := d.ArtifactType
 	return image.CheckDigest(d.Digest) == nil && image.IsManifest(d.MediaType) &&
-		(t == "" || t == cosignArtifactType || strings.HasPrefix(t, bundleType))
+		(t == "" || t == v1.MediaTypeEmptyJSON || t == cosignArtifactType || strings.HasPrefix(t, bundleType))
 }
 
 // legacyTag gives the signatures that cosign put beside an image.
