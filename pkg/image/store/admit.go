@@ -54,7 +54,7 @@ func (s *Store) Admit(ctx context.Context, candidates ...*image.Candidate) ([]*i
 
 // take brings all images of a session in, and ends it.
 func (s *Store) take(ctx context.Context, x *session, all []*admission) ([]*image.Record, error) {
-	err := x.admit(ctx, all)
+	err := s.explainFull(x.admit(ctx, all))
 	if err != nil && canGoOn(err) && isPull(all) {
 		return nil, errors.Join(err, x.interrupt())
 	}

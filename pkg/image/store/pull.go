@@ -54,7 +54,7 @@ func (s *Store) Pull(ctx context.Context, in Intake) (*image.Record, error) {
 	a := all[0]
 	x, err := s.beginPull(ctx, a.plan.ID, func() { a.tellAll(LayerWaiting) })
 	if err != nil {
-		return nil, err
+		return nil, s.explainFull(err)
 	}
 	records, err := s.take(ctx, x, all)
 	if err != nil {
