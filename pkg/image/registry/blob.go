@@ -22,9 +22,11 @@ import (
 // stalls: at the same endpoint, and at the next when that one brings nothing
 // any more. Its size is checked here. Its digest is left to whoever reads it
 // and hashes it anyway, but for what came from a mirror: that one is not asked
-// again then.
+// again then. Close may be called during Read: all else belongs to the one who
+// reads.
 type blob struct {
 	ctx       context.Context //nolint:containedctx // of the reader's whole life
+	cancel    context.CancelCauseFunc
 	endpoints []*endpoint
 	want      v1.Descriptor
 
@@ -45,7 +47,8 @@ const maxBreaks = 500
 
 // newBlob gives the reader of a blob from an offset on.
 func newBlob(ctx context.Context, endpoints []*endpoint, want v1.Descriptor, offset int64, tries int) *blob {
-	b := &blob{ctx: ctx, endpoints: endpoints, want: want, offset: offset, tries: tries}
+	ctx, cancel := context.WithCancelCause(ctx)
+	b := &blob{ctx: ctx, cancel: cancel, endpoints: endpoints, want: want, offset: offset, tries: tries}
 	b.skipDead()
 	if offset == 0 && !b.last() {
 		b.hash = want.Digest.Algorithm().Hash()
@@ -57,6 +60,9 @@ func newBlob(ctx context.Context, endpoints []*endpoint, want v1.Descriptor, off
 func (b *blob) Read(p []byte) (int, error) {
 	if b.ended != nil {
 		return 0, b.ended
+	}
+	if b.ctx.Err() != nil {
+		return 0, context.Cause(b.ctx)
 	}
 	if len(p) == 0 {
 		return 0, nil
@@ -250,11 +256,9 @@ func (b *blob) closeBody() {
 	}
 }
 
-// Close ends the transfer.
+// Close ends the transfer: with their context, requests end and free what they
+// hold.
 func (b *blob) Close() error {
-	b.closeBody()
-	if b.ended == nil {
-		b.ended = errs.New(op, errs.Canceled, "blob "+string(b.want.Digest), errors.New("its reader was closed"))
-	}
+	b.cancel(errs.New(op, errs.Canceled, "blob "+string(b.want.Digest), errors.New("its reader was closed")))
 	return nil
 }

@@ -302,3 +302,36 @@ func TestDocumentIsFetchedAgain(t *testing.T) {
 	})
 	mustPull(t, testClient(t, Options{}), f.host()+"/app:v1", PullOptions{})
 }
+
+// TestCloseDuringRead: whoever unpacks reads ahead, and closes the layer when
+// it has seen enough.
+func TestCloseDuringRead(t *testing.T) {
+	testutil.CheckLeaks(t)
+	c, layer, _ := layerServer(t, 200_000, func(w http.ResponseWriter, r *http.Request, layer []byte, n int) bool {
+		if n%2 == 0 {
+			return false
+		}
+		_, _ = w.Write(rest(w, r, layer)[:100_000])
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		return true
+	})
+	for i := range 40 {
+		r, err := c.Open(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := make(chan error)
+		go func() { _, err := io.Copy(io.Discard, r); read <- err }()
+		time.Sleep(time.Duration(i) * 200 * time.Microsecond)
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-read; err != nil && errs.KindOf(err) != errs.Canceled {
+			t.Errorf("it ends with %v", err)
+		}
+		if n, err := r.Read(make([]byte, len(layer))); n != 0 || err == nil {
+			t.Errorf("%d bytes of a closed reader, %v", n, err)
+		}
+	}
+}
