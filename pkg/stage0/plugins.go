@@ -94,9 +94,6 @@ func (h pluginHost) UpdateApp(ctx context.Context, id string, r manifest.Resourc
 	if err != nil {
 		return err
 	}
-	if a.Status.State != manifest.AppRunning {
-		return errs.New("update app", errs.Precondition, a.Name, errNotRunning)
-	}
 	return errs.Wrap("update app", a.Name, h.updateApp(ctx, s.Pod.ID, a.ID, r))
 }
 

@@ -13,13 +13,22 @@ import (
 // UpdatePod notes what a pod as a whole may use: its overhead, and the sum
 // over its apps. Whoever made the pod's cgroup has changed the limits there
 // already (CRI UpdatePodSandboxResources). Nil leaves what is noted.
-func (e *Engine) UpdatePod(_ context.Context, id string, overhead, resources *manifest.Resources) error {
+func (e *Engine) UpdatePod(ctx context.Context, id string, overhead, resources *manifest.Resources) error {
 	const op = "update pod"
 	p, err := e.Pod(id)
 	if err != nil {
 		return err
 	}
-	return errs.Wrap(op, podName(p.Pod), e.updatePod(p.Pod.ID, overhead, resources))
+	if err := e.Plugins.UpdatePod(ctx, pluginPod(p), overhead, resources); err != nil {
+		return errs.Wrap(op, podName(p.Pod), err)
+	}
+	if err := e.updatePod(p.Pod.ID, overhead, resources); err != nil {
+		return errs.Wrap(op, podName(p.Pod), err)
+	}
+	if now, err := e.Pod(p.Pod.ID); err == nil {
+		e.Plugins.PodUpdated(ctx, pluginPod(now))
+	}
+	return nil
 }
 
 func (e *Engine) updatePod(id string, overhead, resources *manifest.Resources) error {

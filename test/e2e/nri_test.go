@@ -135,6 +135,16 @@ func (p *plugin) RemovePodSandbox(_ context.Context, pod *api.PodSandbox) error 
 	return nil
 }
 
+func (p *plugin) UpdatePodSandbox(_ context.Context, pod *api.PodSandbox, _, _ *api.LinuxResources) error {
+	p.note("Update", pod.GetId())
+	return nil
+}
+
+func (p *plugin) PostUpdatePodSandbox(_ context.Context, pod *api.PodSandbox) error {
+	p.note("Updated", pod.GetId())
+	return nil
+}
+
 func (p *plugin) CreateContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
 	p.note("Create", c.GetId())
 	p.mu.Lock()
@@ -243,10 +253,16 @@ func TestPluginSeesALife(t *testing.T) {
 		t.Errorf("%v, %v", failed, err)
 	}
 	wantEqual(t, "CPU shares after a plugin's own update", a.status(t).GetResources().GetLinux().GetCpuShares(), int64(300))
+	_, err = s.runtime.UpdatePodSandboxResources(s.ctx, &cri.UpdatePodSandboxResourcesRequest{
+		PodSandboxId: p.id, Resources: &cri.LinuxContainerResources{CpuShares: 300},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	p.remove(t)
 	p.remove(t)
 	for id, want := range map[string][]string{
-		p.id:    {"Run", "Stop", "Remove"},
+		p.id:    {"Run", "Update", "Updated", "Stop", "Remove"},
 		a.id:    {"Create", "Created", "Start", "Started", "Update", "Updated", "Stop", "Remove"},
 		ends.id: {"Create", "Created", "Start", "Started", "Stop", "Remove"},
 	} {
