@@ -13,6 +13,7 @@ import (
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image/trust"
 	"github.com/stagelet/stagelet/pkg/stage0"
+	"github.com/stagelet/stagelet/pkg/stage1/cdi"
 )
 
 // config is /etc/stagelet/config.yaml; docs/configuration.md has a line for
@@ -30,6 +31,8 @@ type config struct {
 	Handlers map[string]handlerConfig `json:"handlers"` // by RuntimeHandler name
 	GC       gcConfig                 `json:"gc"`
 	NRI      nriConfig                `json:"nri"`
+
+	cdiDirs []string // by a flag alone: vendors know no other places
 }
 
 type registryConfig struct {
@@ -106,6 +109,7 @@ func defaults() config {
 		Stage1:  stage1Config{Runtime: "runc"},
 		GC:      gcConfig{Grace: "30m", Interval: "5m"},
 		NRI:     nriConfig{Socket: "/var/run/nri/nri.sock"},
+		cdiDirs: cdi.DefaultDirs(),
 	}
 }
 
@@ -210,6 +214,7 @@ func (s *settings) register(set *pflag.FlagSet) {
 	set.StringVar(&s.flags.Cgroup.Driver, "cgroup-driver", d.Cgroup.Driver, "who makes the cgroups of pods: systemd, cgroupfs, or auto for the one of this host")
 	set.StringVar(&s.flags.Stage1.Supervisor, "stage1", "", "supervisor program (default: stagelet-stage1 beside this program, or in /usr/libexec/stagelet)")
 	set.StringVar(&s.flags.NRI.Socket, "nri-socket", d.NRI.Socket, "path of the socket for NRI plugins; empty: no plugins")
+	set.StringSliceVar(&s.flags.cdiDirs, "cdi-dir", d.cdiDirs, "directory of descriptions of CDI devices; may be repeated, the weakest first")
 	set.StringVar(&s.flags.Stage1.Runtime, "runtime", d.Stage1.Runtime, "OCI runtime of the default handler")
 }
 
@@ -239,6 +244,7 @@ func (s *settings) config() (*config, error) {
 		"cgroup-driver":   func() { c.Cgroup.Driver = flags.Cgroup.Driver },
 		"stage1":          func() { c.Stage1.Supervisor = flags.Stage1.Supervisor },
 		"nri-socket":      func() { c.NRI.Socket = flags.NRI.Socket },
+		"cdi-dir":         func() { c.cdiDirs = flags.cdiDirs },
 		"runtime":         func() { c.Stage1.Runtime = flags.Stage1.Runtime },
 	} {
 		if s.set.Changed(name) {

@@ -53,7 +53,7 @@ func openNode(c *config) (_ *node, err error) {
 		return nil, err
 	}
 	engine, err := stage0.New(stage0.Options{
-		Root: c.Root, Run: c.Run, NetNSDir: c.Network.NetNSDir,
+		Root: c.Root, Run: c.Run, NetNSDir: c.Network.NetNSDir, CDIDirs: c.cdiDirs,
 		Images: images, Find: finder(c, switches{}), Network: net, Flavors: flavors, Pins: pins,
 		CgroupManager: c.Cgroup.driver(),
 		Plugins:       openPlugins(c), Warn: warn,

@@ -43,6 +43,7 @@ var floors = map[string]int{
 	"pkg/nri":               2,
 	"pkg/stage1":            2,
 	"pkg/stage1/ocispec":    2,
+	"pkg/stage1/cdi":        2,
 	"pkg/stage1/supervisor": 2,
 
 	"pkg/stage0": 3,
@@ -80,6 +81,7 @@ var onlyIn = map[string][]string{
 	"google.golang.org/grpc":                          {"pkg/cri", "cmd/shim", "test/...", "hack/..."},
 	"k8s.io/klog/v2":                                  {"pkg/cri", "pkg/web", "cmd/shim", "test/...", "hack/..."},
 	"k8s.io/cri-api/pkg/apis/runtime/v1":              {"pkg/cri", "cmd/shim", "test/...", "hack/..."},
+	"tags.cncf.io/container-device-interface/pkg/cdi": {"pkg/stage1/cdi"},
 	"github.com/vishvananda/netlink":                  {"pkg/network", "internal/sys", "test/...", "hack/..."},
 	"github.com/godbus/dbus/v5":                       {"internal/systemd"},
 	"oras.land/oras-go/v2/registry/remote/auth":       {"pkg/image/registry"},

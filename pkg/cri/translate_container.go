@@ -2,6 +2,7 @@ package cri
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage0"
+	"github.com/stagelet/stagelet/pkg/stage1/cdi"
 )
 
 // translateContainer makes a request for an app of a container's
@@ -35,6 +37,10 @@ func translateContainer(c *runtimeapi.ContainerConfig, p *pod.Snapshot, host pla
 		},
 		func() (err error) {
 			r.App.Devices, err = translateDevices("devices", c.GetDevices())
+			return err
+		},
+		func() (err error) {
+			r.App.CDIDevices, err = translateCDI(c)
 			return err
 		},
 		func() (err error) {
@@ -102,10 +108,29 @@ func appProcess(r *stage0.AppRequest, c *runtimeapi.ContainerConfig) (err error)
 	if r.StopSignal, err = translateSignal("stop_signal", c.GetStopSignal()); err != nil {
 		return err
 	}
-	if len(c.GetCDIDevices()) > 0 {
-		return unsupported("CDI_devices", "CDI devices are not offered by this node")
-	}
 	return nil
+}
+
+// translateCDI gives the names of the devices that the request and its
+// annotations have, each once: kubelet may say them in both.
+func translateCDI(c *runtimeapi.ContainerConfig) ([]string, error) {
+	var names []string
+	for i, d := range c.GetCDIDevices() {
+		if err := cdi.CheckName(d.GetName()); err != nil {
+			return nil, invalid(at("CDI_devices", i)+".name", "%v", err)
+		}
+		names = append(names, d.GetName())
+	}
+	annotated, err := cdi.Requested(c.GetAnnotations())
+	if err != nil {
+		return nil, invalid("annotations", "%v", err)
+	}
+	for _, name := range annotated {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // translateEnv shows no value in its errors: values are secrets.

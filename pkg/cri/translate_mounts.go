@@ -146,10 +146,13 @@ func checkRecursiveReadOnly(field string, m *runtimeapi.Mount, host platform) er
 	return nil
 }
 
-// criMounts gives the mounts of a container as they were asked for.
+// criMounts gives the mounts of a container that were asked for, as they were.
 func criMounts(mounts []manifest.Mount) []*runtimeapi.Mount {
 	list := make([]*runtimeapi.Mount, 0, len(mounts))
 	for _, m := range mounts {
+		if m.Injected {
+			continue
+		}
 		mount := &runtimeapi.Mount{
 			HostPath: m.Source, ContainerPath: m.Destination,
 			Readonly: m.ReadOnly, RecursiveReadOnly: m.RecursiveReadOnly,

@@ -28,9 +28,10 @@ import (
 
 // Options are the parts that an engine is made of.
 type Options struct {
-	Root     string // what outlives a boot
-	Run      string // what doesn't
-	NetNSDir string // where network namespaces are pinned
+	Root     string   // what outlives a boot
+	Run      string   // what doesn't
+	NetNSDir string   // where network namespaces are pinned
+	CDIDirs  []string // where vendors describe devices, the weakest first
 	Images   *store.Store
 	Find     Finder // in registries; nil: none are asked
 	Network  *network.Network

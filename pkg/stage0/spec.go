@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/stagelet/stagelet/pkg/nri"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/stage1/cdi"
 	"github.com/stagelet/stagelet/pkg/stage1/ocispec"
 )
 
@@ -41,8 +43,10 @@ func (e *Engine) adjustedSpec(ctx context.Context, p *pod.Snapshot, app *manifes
 }
 
 // spec gives the OCI configuration of an app: what the pure translation needs
-// of this host and of the running pod is gathered here.
+// of this host and of the running pod is gathered here. Mounts that come with
+// devices are added to the app, anew each time.
 func (e *Engine) spec(p *pod.Snapshot, app *manifest.App) (*specs.Spec, error) {
+	app.Mounts = slices.DeleteFunc(slices.Clone(app.Mounts), func(m manifest.Mount) bool { return m.Injected })
 	in := ocispec.Input{
 		Pod: p.Pod, App: app, Host: e.host, Namespaces: p.Namespaces,
 		Dir: e.pods.Dir(pod.PhaseRun, p.Pod.ID), RunDir: e.pods.RunDir(p.Pod.ID),
@@ -67,7 +71,21 @@ func (e *Engine) spec(p *pod.Snapshot, app *manifest.App) (*specs.Spec, error) {
 			return nil, err
 		}
 	}
-	return ocispec.Generate(in)
+	spec, err := ocispec.Generate(in)
+	if err != nil {
+		return nil, err
+	}
+	generated := slices.Clone(spec.Mounts)
+	if err := cdi.Inject(e.CDIDirs, spec, app.CDIDevices); err != nil {
+		return nil, err
+	}
+	if p.Pod.Namespaces.User != nil {
+		if err := ocispec.BindDevices(spec, ocispec.HostNode); err != nil {
+			return nil, err
+		}
+	}
+	ocispec.Adopt(spec, generated, app, in.RunDir, p.Pod.Namespaces.User)
+	return spec, nil
 }
 
 // confine fills the capabilities of an app from what was asked for.

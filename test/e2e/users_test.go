@@ -102,6 +102,9 @@ func testUserNamespace(t *testing.T, s *server) {
 		{"message queues", "grep -c ' /dev/mqueue mqueue ' /proc/mounts", "1", nil},
 		{"sysfs", "grep -c ' /sys sysfs ro' /proc/mounts; ls /sys/class/net | tr '\\n' ' '", "1\neth0 lo ", nil},
 		{"devices", "echo x > /dev/null && head -c 1 /dev/zero | wc -c; test -c /dev/tty && echo tty", "1\ntty", nil},
+		{"a device", "echo x > /dev/mynull && echo gone", "gone", []appOption{func(c *cri.ContainerConfig) {
+			c.Devices = []*cri.Device{{HostPath: "/dev/null", ContainerPath: "/dev/mynull", Permissions: "rw"}}
+		}}},
 		{"sysctls", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced /proc/sys/fs/mqueue/msg_max", "81\n1\n11", nil},
 		{"root rules its network", "ip addr add 192.0.2.1/32 dev lo && ip -o addr show dev lo | grep -c 192.0.2.1", "1", []appOption{security(func(c *cri.LinuxContainerSecurityContext) {
 			c.Capabilities = &cri.Capability{AddCapabilities: []string{"NET_ADMIN"}}

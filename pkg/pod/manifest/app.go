@@ -33,6 +33,8 @@ type App struct {
 
 	Mounts  []Mount  `json:"mounts,omitempty"`
 	Devices []Device `json:"devices,omitempty"`
+	// CDIDevices are fully qualified names ("vendor/class=device").
+	CDIDevices []string `json:"cdiDevices,omitempty"`
 
 	PID       PIDNamespace `json:"pid"`
 	Security  Security     `json:"security"`
@@ -108,6 +110,9 @@ type Mount struct {
 	// Options are some of NoExec, NoDev and NoSUID; they hold for what is
 	// mounted below, too.
 	Options []string `json:"options,omitempty"`
+	// Injected says that nobody asked for it by name: it came with a device, or
+	// from a plugin.
+	Injected bool `json:"injected,omitempty"`
 	// Image is set instead of Source for an image volume: layers, lowest first.
 	Image *ImageMount `json:"image,omitempty"`
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
@@ -193,6 +195,39 @@ func devicesIn(dir, inApp, permissions string) ([]Device, error) {
 		return nil
 	})
 	return list, err
+}
+
+// HostNode finds the node of a device on this host: at the path that it has in
+// the app, else where the kernel has put it. A device without one is
+// errs.NotFound.
+func HostNode(d specs.LinuxDevice) (string, error) {
+	if isNode(d.Path, d) {
+		return d.Path, nil
+	}
+	kind := "char"
+	if d.Type == "b" {
+		kind = "block"
+	}
+	event, err := os.ReadFile(fmt.Sprintf("/sys/dev/%s/%d:%d/uevent", kind, d.Major, d.Minor))
+	for line := range strings.Lines(string(event)) {
+		name, found := strings.CutPrefix(strings.TrimSpace(line), "DEVNAME=")
+		if path := filepath.Join("/dev", name); found && isNode(path, d) {
+			return path, nil
+		}
+	}
+	if err == nil {
+		err = errors.New("the host has no node of it")
+	}
+	return "", errs.New("find device", errs.NotFound, fmt.Sprintf("%s %d:%d", d.Type, d.Major, d.Minor), err)
+}
+
+func isNode(path string, want specs.LinuxDevice) bool {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	d, ok := deviceOf(fi)
+	return ok && d.Type == want.Type && d.Major == want.Major && d.Minor == want.Minor
 }
 
 func deviceOf(fi fs.FileInfo) (Device, bool) {
