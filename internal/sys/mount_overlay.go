@@ -21,6 +21,9 @@ type Overlay struct {
 	// Users is a user namespace that the ids of Lowers are mapped by (MapTree);
 	// nil: as they are on disk. Upper holds ids of the host in either case.
 	Users *os.File
+	// Devices lets device nodes in it be opened; without, they lie there dead
+	// (mount(8), nodev). Those of a read-only one are dead in any case.
+	Devices bool
 }
 
 // maxLowers is what the kernel stacks at most (OVL_MAX_STACK).
@@ -87,8 +90,9 @@ func (o Overlay) check() error {
 	return nil
 }
 
+// readOnly makes a tree that can't be written to, nor have its devices opened.
 func readOnly(tree *os.File) error {
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV}
 	err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr)
 	return os.NewSyscallError("mount_setattr", err)
 }
@@ -124,7 +128,11 @@ func (o Overlay) mount() (*os.File, error) {
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return nil, withKernelsWords(fs, err)
 	}
-	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	attr := unix.MOUNT_ATTR_NODEV
+	if o.Devices {
+		attr = 0
+	}
+	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attr)
 	if err != nil {
 		return nil, os.NewSyscallError("fsmount", err)
 	}
@@ -172,7 +180,11 @@ func (o Overlay) mountOld(scratch string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Mount("overlay", scratch, "overlay", 0, options); err != nil {
+	flags := uintptr(unix.MS_NODEV)
+	if o.Devices {
+		flags = 0
+	}
+	if err := unix.Mount("overlay", scratch, "overlay", flags, options); err != nil {
 		return nil, os.NewSyscallError("mount", err)
 	}
 	return cloneMount(scratch)

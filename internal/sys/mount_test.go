@@ -88,6 +88,47 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
+// Device nodes that an image brings along are dead, unless somebody wants them.
+func TestOverlayDevices(t *testing.T) {
+	testutil.NeedOverlay(t)
+	for name, c := range map[string]struct {
+		layers  int
+		change  func(o *Overlay)
+		mount   func(Overlay, string) (*os.File, error)
+		allowed bool
+	}{
+		"writable":          {2, func(*Overlay) {}, Overlay.Mount, false},
+		"mount(2)":          {2, func(*Overlay) {}, Overlay.mountOld, false},
+		"wanted":            {2, func(o *Overlay) { o.Devices = true }, Overlay.Mount, true},
+		"wanted, mount(2)":  {2, func(o *Overlay) { o.Devices = true }, Overlay.mountOld, true},
+		"read-only":         {2, func(o *Overlay) { o.Upper, o.Work = "", "" }, Overlay.Mount, false},
+		"a read-only layer": {1, func(o *Overlay) { o.Upper, o.Work = "", "" }, Overlay.Mount, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, scratch := overlayDirs(t, c.layers)
+			if err := unix.Mknod(filepath.Join(o.Lowers[0], "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
+				t.Fatal(err)
+			}
+			c.change(&o)
+			trees, err := InMountNS(t.Context(), hostMounts(t), func() ([]*os.File, error) {
+				f, err := c.mount(o, scratch)
+				return []*os.File{f}, err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer CloseFiles(trees)
+			f, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(trees[0].Fd())) + "/null")
+			if err == nil {
+				f.Close()
+			}
+			if (err == nil) != c.allowed || err != nil && !errors.Is(err, unix.EACCES) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestReadOnlyOverlays(t *testing.T) {
 	testutil.NeedOverlay(t)
 	for _, layers := range []int{1, 2} {

@@ -115,7 +115,7 @@ func (o Overlay) mountMapped(scratch string) (*os.File, error) {
 	if err := unix.Mount("layers", scratch, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
 		return nil, &os.PathError{Op: "mount", Path: scratch, Err: err}
 	}
-	mapped := Overlay{Upper: o.Upper, Work: o.Work}
+	mapped := Overlay{Upper: o.Upper, Work: o.Work, Devices: o.Devices}
 	for i, lower := range o.Lowers {
 		layer, err := o.mappedLayer(lower)
 		if err != nil {

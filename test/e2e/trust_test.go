@@ -153,3 +153,35 @@ func TestSignedImports(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestDevicesOfImages: what an image brings along of device nodes can't be
+// opened, whatever the device cgroup says.
+func TestDevicesOfImages(t *testing.T) {
+	s := startServer(t)
+	r := newRegistry(t)
+	ref := r.push(t, "app", "v1", []busybox.File{busybox.Device("null", 0o666, 1, 3)})
+	s.allow(t, r, "")
+	id := s.mustPull(t, ref)
+	p := s.runPod(t, func(c *cri.PodSandboxConfig) {
+		c.Linux.SecurityContext.Privileged = true
+	})
+	script := "[ -c $D ] && cat $D 2>&1 && echo opened"
+	of := func(device string, options ...appOption) string {
+		t.Helper()
+		return p.output(t, "D="+device+"; "+script+" || true", options...)
+	}
+	named := func(c *cri.ContainerConfig) { c.Image = &cri.ImageSpec{Image: id, UserSpecifiedImage: ref} }
+	volume := func(c *cri.ContainerConfig) {
+		c.Mounts = []*cri.Mount{{ContainerPath: "/m", Image: &cri.ImageSpec{Image: id, UserSpecifiedImage: ref}, Readonly: true}}
+	}
+	privileged := func(c *cri.ContainerConfig) { c.Linux.SecurityContext.Privileged = true }
+	for name, out := range map[string]string{
+		"its own": of("/null", named), "a volume's": of("/m/null", volume), "a volume's, privileged": of("/m/null", volume, privileged),
+	} {
+		if !strings.Contains(out, "Permission denied") {
+			t.Errorf("%s: %s", name, out)
+		}
+	}
+	wantEqual(t, "its own, privileged", of("/null", named, privileged), "opened")
+	wantEqual(t, "one that every app has", of("/dev/null", named), "opened")
+}

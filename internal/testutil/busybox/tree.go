@@ -108,6 +108,11 @@ func Symlink(name, target string) File {
 	return entry(tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777})
 }
 
+// Device is a character device.
+func Device(name string, mode, major, minor int64) File {
+	return entry(tar.Header{Typeflag: tar.TypeChar, Name: name, Mode: mode, Devmajor: major, Devminor: minor})
+}
+
 // entry completes h: every build gives the same bytes.
 func entry(h tar.Header) File {
 	h.ModTime = time.Unix(0, 0)

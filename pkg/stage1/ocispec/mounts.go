@@ -157,6 +157,9 @@ func bindOptions(m manifest.Mount) ([]string, error) {
 		}
 		options = append(options, "r"+o) // recursively: what is mounted below must not undo it
 	}
+	if m.Image != nil {
+		options = append(options, manifest.NoDev) // as it is mounted: a runtime that binds it anew forgets
+	}
 	if !m.RecursiveReadOnly {
 		return append(options, readWrite(m.ReadOnly)), nil
 	}

@@ -60,7 +60,8 @@ func checkID(op, id string) error {
 // idle one should be small.
 func essential(a manifest.App) manifest.App {
 	a.Labels, a.Annotations, a.Env, a.Args, a.Devices = nil, nil, nil, nil, nil
-	a.Security, a.Resources, a.User = manifest.Security{}, manifest.Resources{}, manifest.User{}
+	a.Security = manifest.Security{Privileged: a.Security.Privileged}
+	a.Resources, a.User = manifest.Resources{}, manifest.User{}
 	return a
 }
 

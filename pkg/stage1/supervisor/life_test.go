@@ -124,8 +124,8 @@ func TestStartErrors(t *testing.T) {
 		"relative cwd":    {[]appOption{command("/bin/true"), process("cwd", "x")}, "absolute"},
 		"no volume": {[]appOption{
 			command("/bin/true"),
-			volume(manifest.Mount{Source: "/no/such/source", Destination: "/data"}),
-		}, "/no/such/source"},
+			volume(manifest.Mount{Source: "/etc/passwd/source", Destination: "/data"}),
+		}, "/etc/passwd/source"},
 		"relative volume": {[]appOption{
 			command("/bin/true"),
 			volume(manifest.Mount{Source: "etc", Destination: "/data"}),

@@ -64,7 +64,10 @@ func (s *Supervisor) stage(ctx context.Context, a *app) (unstage func() error, e
 // It runs in the host's mount namespace; on an error, what is open is given
 // too, for the caller to close.
 func (s *Supervisor) openTrees(a *app, scratch string) (trees []*os.File, err error) {
-	overlay := sys.Overlay{Lowers: layerPaths(a.conf.Rootfs.Layers), Upper: a.dir.Upper(), Work: a.dir.Work(), Users: s.users}
+	overlay := sys.Overlay{
+		Lowers: layerPaths(a.conf.Rootfs.Layers), Upper: a.dir.Upper(), Work: a.dir.Work(), Users: s.users,
+		Devices: a.conf.Security.Privileged, // only it may make some of its own
+	}
 	root, err := overlay.Mount(scratch)
 	if err != nil {
 		return nil, err
