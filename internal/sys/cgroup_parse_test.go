@@ -83,11 +83,11 @@ func TestStatsVersion2(t *testing.T) {
 			Periods: 412, ThrottledPeriods: 37, ThrottledNanos: 2210987000,
 		},
 		Memory: MemoryStats{
-			Usage: 73400320, InactiveFile: 20971520, WorkingSet: 52428800, RSS: 41943040, Limit: 134217728,
-			SwapLimit: &noSwap, Faults: 20481, MajorFaults: 12,
+			Usage: 73400320, Cache: 31457280, ActiveFile: 10485760, InactiveFile: 20971520, WorkingSet: 52428800,
+			RSS: 41943040, MappedFile: 4194304, Kernel: 1048576, Limit: 134217728, Swap: &SwapStats{Limit: &noSwap},
+			Faults: 20481, MajorFaults: 12, OwnFaults: 20481, OwnMajorFaults: 12,
 		},
 		Processes: 7,
-		OOMKills:  2,
 		Pressure: &PressureStats{
 			CPU:    Pressure{Some: PressureLine{1.5, 0.75, 0.12, 482113}, Full: PressureLine{0.5, 0.25, 0.03, 123456}},
 			Memory: Pressure{Some: PressureLine{0, 0, 0, 77}},

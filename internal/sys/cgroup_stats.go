@@ -20,9 +20,6 @@ type CgroupStats struct {
 	Processes    uint64 // tasks, threads included
 	ProcessLimit uint64 // 0: none
 
-	// OOMKills counts the processes that the kernel killed for want of memory.
-	OOMKills uint64
-
 	// Pressure is nil without a unified hierarchy, or when the kernel has its
 	// accounting switched off.
 	Pressure *PressureStats
@@ -36,19 +33,43 @@ type CPUStats struct {
 	// Periods of bandwidth control (CPU quota): how many there were, in how
 	// many the quota ran out, and for how long processes waited then.
 	Periods, ThrottledPeriods, ThrottledNanos uint64
+	// BurstPeriods are those in which more than the quota was used, out of
+	// what earlier ones had left (cpu.max.burst), and BurstNanos how much.
+	BurstPeriods, BurstNanos uint64
 }
 
-// MemoryStats are in bytes but for the faults.
+// MemoryStats are in bytes but for the counts, which are since the cgroup was
+// made. The kernel's Documentation/admin-guide/cgroup-v2.rst and
+// cgroup-v1/memory.rst say what each is made of.
 type MemoryStats struct {
 	Usage        uint64 // page cache included
+	Cache        uint64 // page cache
+	ActiveFile   uint64
 	InactiveFile uint64 // page cache that can be had back first
 	WorkingSet   uint64 // Usage less InactiveFile: what kubelet evicts by
 	RSS          uint64 // anonymous memory
+	MappedFile   uint64
+	Dirty        uint64 // page cache still to be written
+	Writeback    uint64 // page cache being written
+	Kernel       uint64
 	Limit        uint64 // 0: none
-	Swap         uint64
-	SwapLimit    *uint64 // of swap alone; nil: none
-	Faults       uint64  // since the cgroup was made
-	MajorFaults  uint64
+	Swap         *SwapStats
+
+	Faults, MajorFaults uint64
+	// OwnFaults leave out what is below the cgroup. Version 2 does not tell
+	// them apart.
+	OwnFaults, OwnMajorFaults uint64
+	// Refaults are pages that came back after they had been reclaimed.
+	FileRefaults, AnonRefaults uint64
+	// Scanned and Reclaimed pages; version 2 only.
+	Scanned, Reclaimed uint64
+}
+
+// SwapStats are in bytes. There are none where the kernel does not account
+// swap.
+type SwapStats struct {
+	Used  uint64
+	Limit *uint64 // of swap alone; nil: none
 }
 
 // PressureStats tells of waiting, by resource.
@@ -63,9 +84,6 @@ func (c Cgroups) Stats(path string) (*CgroupStats, error) {
 	if err := CheckCgroupPath(path); err != nil {
 		return nil, err
 	}
-	if !c.exists(path) {
-		return nil, errs.New(op, errs.NotFound, path, errors.New("there is no such cgroup"))
-	}
 	s := &CgroupStats{Time: time.Now()}
 	read := c.statsV1
 	if c.V2() {
@@ -75,12 +93,11 @@ func (c Cgroups) Stats(path string) (*CgroupStats, error) {
 		return nil, errs.New(op, cgroupKind(err), path, err)
 	}
 	s.Memory.WorkingSet = s.Memory.Usage - min(s.Memory.InactiveFile, s.Memory.Usage)
-	kills, err := c.OOMKills(path)
-	if err != nil {
-		return nil, err
-	}
-	s.OOMKills = kills
 	s.Pressure = c.pressure(path)
+	// Last, as figures of a cgroup that goes while they are read are partly 0.
+	if !c.exists(path) {
+		return nil, errs.New(op, errs.NotFound, path, errors.New("there is no such cgroup"))
+	}
 	return s, nil
 }
 
@@ -104,16 +121,27 @@ func (c Cgroups) statsV2(path string, s *CgroupStats) error {
 		Periods:          cpu["nr_periods"],
 		ThrottledPeriods: cpu["nr_throttled"],
 		ThrottledNanos:   cpu["throttled_usec"] * us,
+		BurstPeriods:     cpu["nr_bursts"],
+		BurstNanos:       cpu["burst_usec"] * us,
 	}
 	s.Memory = MemoryStats{
 		Usage:        f.count("memory.current"),
+		Cache:        memory["file"],
+		ActiveFile:   memory["active_file"],
 		InactiveFile: memory["inactive_file"],
 		RSS:          memory["anon"],
+		MappedFile:   memory["file_mapped"],
+		Dirty:        memory["file_dirty"],
+		Writeback:    memory["file_writeback"],
+		Kernel:       memory["kernel"],
 		Limit:        f.count("memory.max"),
-		Swap:         f.count("memory.swap.current"),
-		SwapLimit:    swapLimit(f.text("memory.swap.max")),
-		Faults:       memory["pgfault"],
-		MajorFaults:  memory["pgmajfault"],
+		Faults:       memory["pgfault"], OwnFaults: memory["pgfault"],
+		MajorFaults: memory["pgmajfault"], OwnMajorFaults: memory["pgmajfault"],
+		FileRefaults: memory["workingset_refault_file"], AnonRefaults: memory["workingset_refault_anon"],
+		Scanned: memory["pgscan"], Reclaimed: memory["pgsteal"],
+	}
+	if used := f.text("memory.swap.current"); used != "" {
+		s.Memory.Swap = &SwapStats{Used: parseCount(used), Limit: swapLimit(f.text("memory.swap.max"))}
 	}
 	s.Processes, s.ProcessLimit = f.count("pids.current"), f.count("pids.max")
 	return f.err
@@ -128,13 +156,7 @@ func swapLimit(text string) *uint64 {
 }
 
 func (c Cgroups) statsV1(path string, s *CgroupStats) error {
-	files := func(controller string) *cgroupFiles {
-		if mount := c.find(controller); mount != "" {
-			return &cgroupFiles{dir: filepath.Join(mount, path)}
-		}
-		return &cgroupFiles{}
-	}
-	acct, cpu, mem, pids := files("cpuacct"), files("cpu"), files("memory"), files("pids")
+	acct, cpu, mem, pids := c.filesV1("cpuacct", path), c.filesV1("cpu", path), c.filesV1("memory", path), c.filesV1("pids", path)
 	throttling, memory := cpu.keyed("cpu.stat"), mem.keyed("memory.stat")
 	s.CPU = CPUStats{
 		Nanos:            acct.count("cpuacct.usage"),
@@ -143,22 +165,42 @@ func (c Cgroups) statsV1(path string, s *CgroupStats) error {
 		Periods:          throttling["nr_periods"],
 		ThrottledPeriods: throttling["nr_throttled"],
 		ThrottledNanos:   throttling["throttled_time"],
+		BurstPeriods:     throttling["nr_bursts"],
+		BurstNanos:       throttling["burst_time"],
 	}
 	s.Memory = MemoryStats{
 		Usage:        mem.count("memory.usage_in_bytes"),
+		Cache:        memory["total_cache"],
+		ActiveFile:   memory["total_active_file"],
 		InactiveFile: memory["total_inactive_file"],
 		RSS:          memory["total_rss"],
+		MappedFile:   memory["total_mapped_file"],
+		Dirty:        memory["total_dirty"],
+		Writeback:    memory["total_writeback"],
+		Kernel:       mem.count("memory.kmem.usage_in_bytes"),
 		Limit:        mem.limit("memory.limit_in_bytes"),
-		Swap:         memory["total_swap"],
-		Faults:       memory["total_pgfault"],
-		MajorFaults:  memory["total_pgmajfault"],
+		Faults:       memory["total_pgfault"], OwnFaults: memory["pgfault"],
+		MajorFaults: memory["total_pgmajfault"], OwnMajorFaults: memory["pgmajfault"],
+		FileRefaults: memory["total_workingset_refault_file"], AnonRefaults: memory["total_workingset_refault_anon"],
 	}
-	if both := mem.limit("memory.memsw.limit_in_bytes"); both >= s.Memory.Limit && s.Memory.Limit > 0 {
-		swap := both - s.Memory.Limit
-		s.Memory.SwapLimit = &swap
+	if used, accounted := memory["total_swap"]; accounted {
+		s.Memory.Swap = &SwapStats{Used: used}
+		if both := mem.limit("memory.memsw.limit_in_bytes"); both >= s.Memory.Limit && s.Memory.Limit > 0 {
+			swap := both - s.Memory.Limit
+			s.Memory.Swap.Limit = &swap
+		}
 	}
 	s.Processes, s.ProcessLimit = pids.count("pids.current"), pids.count("pids.max")
 	return errors.Join(acct.err, cpu.err, mem.err, pids.err)
+}
+
+// filesV1 gives the files of the cgroup at path that are a controller's; they
+// are all missing without it.
+func (c Cgroups) filesV1(controller, path string) *cgroupFiles {
+	if mount := c.find(controller); mount != "" {
+		return &cgroupFiles{dir: filepath.Join(mount, path)}
+	}
+	return &cgroupFiles{}
 }
 
 // OOMKills counts the processes of the cgroup at path and below it that the

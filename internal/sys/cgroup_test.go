@@ -342,7 +342,7 @@ func TestCgroupStatsAndOOM(t *testing.T) {
 		}
 		return s.Memory.Faults > 0 && s.Memory.Usage > 0 && s.Processes > 0
 	})
-	if s.Memory.Limit != limit || s.ProcessLimit != 50 || s.OOMKills != 0 || s.Memory.WorkingSet > s.Memory.Usage {
+	if s.Memory.Limit != limit || s.ProcessLimit != 50 || s.Memory.WorkingSet > s.Memory.Usage {
 		t.Errorf("got %+v", s)
 	}
 	if c.unified != "" && s.Pressure == nil {

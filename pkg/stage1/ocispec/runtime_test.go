@@ -330,8 +330,8 @@ func TestRunLimits(t *testing.T) {
 	if stats.Memory.Limit != 64<<20 || stats.ProcessLimit != 30 || stats.Processes == 0 || stats.CPU.Nanos == 0 {
 		t.Errorf("got %+v", stats)
 	}
-	if limit := stats.Memory.SwapLimit; b.Host.SwapLimits && (limit == nil || *limit != 0) {
-		t.Errorf("swap is limited to %v", limit)
+	if swap := stats.Memory.Swap; b.Host.SwapLimits && (swap == nil || swap.Limit == nil || *swap.Limit != 0) {
+		t.Errorf("swap is %+v, want none to be allowed", swap)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
