@@ -120,10 +120,11 @@ func (e *Engine) list(podID string, app *manifest.App) bool {
 	}) != nil
 }
 
-// unlist takes an app out of its pod's snapshot, and gives what is left; nil
-// when the pod is unknown.
-func (e *Engine) unlist(podID, app string) *pod.Snapshot {
+// unlist takes an app out of its pod's snapshot; false when the pod is
+// unknown.
+func (e *Engine) unlist(podID, app string) bool {
 	e.layers.forget(app)
+	e.removals.forget(app)
 	return e.index.Update(podID, func(old *pod.Snapshot) *pod.Snapshot {
 		s := *old
 		s.Apps = nil
@@ -133,5 +134,5 @@ func (e *Engine) unlist(podID, app string) *pod.Snapshot {
 			}
 		}
 		return &s
-	})
+	}) != nil
 }

@@ -63,10 +63,10 @@ type TerminalSize struct{ Rows, Cols uint16 }
 
 // Event tells that a pod or one of its apps changed.
 type Event struct {
-	Time int64 // ns since the Unix epoch
+	Time int64 // when it was told, in ns since the Unix epoch; rises from event to event
 	Kind EventKind
 	App  string        // empty: the pod itself
-	Pod  *pod.Snapshot // right after the change; the last one known when Removed
+	Pod  *pod.Snapshot // after the change; the last one known when Removed
 }
 
 // EventKind says what changed.

@@ -3,6 +3,8 @@ package stage0
 import (
 	"sync"
 	"time"
+
+	"github.com/stagelet/stagelet/pkg/pod"
 )
 
 const (
@@ -14,10 +16,16 @@ const (
 	backlogTime = 5 * time.Minute
 )
 
-// broker hands events to subscribers in the order of publish. It never waits
-// for one.
+// broker hands events to subscribers in the order of publish, which is that of
+// their times and, of one pod, of their snapshots: a later event never shows an
+// older state. It never waits for a subscriber.
+//
+// Lock order: mu, then the index's.
 type broker struct {
+	current func(podID string) *pod.Snapshot // as the index has it; nil when unknown
+
 	mu          sync.Mutex
+	last        int64 // time of the last event
 	subscribers map[chan Event]bool
 	// backlog is what was published before anyone subscribed: what happened
 	// while no server ran, mostly. Nil once it was handed over, or is too old.
@@ -26,13 +34,19 @@ type broker struct {
 	closed  bool
 }
 
-func newBroker() *broker {
-	return &broker{subscribers: map[chan Event]bool{}, backlog: make([]Event, 0, 1), started: time.Now()}
+func newBroker(current func(string) *pod.Snapshot) *broker {
+	return &broker{current: current, subscribers: map[chan Event]bool{}, backlog: make([]Event, 0, 1), started: time.Now()}
 }
 
-func (b *broker) publish(e Event) {
+// publish tells that kind of change of a pod, or of app in it, which led to s.
+func (b *broker) publish(kind EventKind, app string, s *pod.Snapshot) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.last = max(time.Now().UnixNano(), b.last+1)
+	e := Event{Time: b.last, Kind: kind, App: app, Pod: s}
+	if now := b.current(s.Pod.ID); now != nil && kind != Removed {
+		e.Pod = now // others may have published what came after s
+	}
 	b.expire()
 	if b.backlog != nil {
 		if len(b.backlog) == backlogSize {

@@ -55,8 +55,11 @@ type Engine struct {
 	host    ocispec.Host
 	events  *broker
 	layers  layerSizes
-	puller  *Puller
-	noUsers func() error // why there are no user namespaces; found out once
+	// removals are the apps of which the supervisors' events told that they
+	// are removed.
+	removals *notices
+	puller   *Puller
+	noUsers  func() error // why there are no user namespaces; found out once
 
 	// verbs under way, so that a retry joins the work instead of doing it
 	// again.
@@ -91,12 +94,16 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		Options: o, host: host, pods: pods, index: pod.NewIndex(), cgroups: cgroups,
-		events: newBroker(), followers: map[string]*follower{},
+		followers: map[string]*follower{}, removals: newNotices(),
 		layers: layerSizes{known: map[string]layerSize{}},
 		puller: NewPuller(o.Images, o.Find),
 	}
 	e.noUsers = sync.OnceValue(func() error {
 		return o.Flavors.ProbeUsers(o.Run, filepath.Join(o.Root, "images"), filepath.Join(o.Root, "pods"))
+	})
+	e.events = newBroker(func(id string) *pod.Snapshot {
+		s, _ := e.index.Pod(id) // nil of one that was removed
+		return s
 	})
 	e.alive, e.end = context.WithCancel(context.Background())
 	o.Plugins.Attach(pluginHost{e})

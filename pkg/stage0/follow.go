@@ -3,6 +3,7 @@ package stage0
 import (
 	"context"
 	"encoding/binary"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -63,8 +64,13 @@ func (e *Engine) followToTheEnd(ctx context.Context, f *follower) error {
 		err := e.adopt(ctx, f.id)
 		if err == nil {
 			err = e.client(f.id).Events(ctx, cursor.seq, func(ev wire.Event) {
-				e.apply(f.id, ev)
-				cursor.set(ev.Seq)
+				switch {
+				case ev.Kind == wire.EventReset:
+					cursor.set(e.resync(ctx, f.id, ev.Seq))
+				case ev.Seq > cursor.seq: // else resync told it
+					e.apply(f.id, ev)
+					cursor.set(ev.Seq)
+				}
 			})
 		}
 		if ctx.Err() != nil {
@@ -99,10 +105,15 @@ func (e *Engine) buried(ctx context.Context, f *follower) (gone bool, err error)
 
 // buryAndTell buries a pod, and lets the index and the subscribers know.
 func (e *Engine) buryAndTell(ctx context.Context, id string) error {
-	buried, err := e.bury(ctx, id)
-	if buried == nil {
-		return err
-	}
+	_, err := e.bury(ctx, id, e.tellEnd)
+	return err
+}
+
+// tellEnd lets the index and the subscribers know how a pod ended. The latter
+// are told once only: not again after a restart of ours, or a burial that had
+// to be repeated.
+func (e *Engine) tellEnd(buried *pod.Snapshot) error {
+	id := buried.Pod.ID
 	var ended []string
 	now := e.index.Update(id, func(old *pod.Snapshot) *pod.Snapshot {
 		s := *old
@@ -117,14 +128,26 @@ func (e *Engine) buryAndTell(ctx context.Context, id string) error {
 		return &s
 	})
 	if now == nil { // removed meanwhile
-		return err
+		return nil
 	}
 	for _, app := range ended {
-		e.publish(Stopped, now, app)
+		e.events.publish(Stopped, app, now)
 		e.tellEnded(now, app)
 	}
-	e.publish(Stopped, now, "")
-	return err
+	run := string(e.pods.RunDir(id))
+	if err := os.MkdirAll(run, 0o711); err != nil { // gone with a reboot
+		return err
+	}
+	cursor, err := openCursor(run)
+	if err != nil {
+		return err
+	}
+	defer cursor.close()
+	if cursor.seq != allTold {
+		e.events.publish(Stopped, "", now)
+		cursor.set(allTold)
+	}
+	return nil
 }
 
 // waitUnlocked waits until nobody holds the pod's lock, or the pod is gone.
@@ -159,21 +182,46 @@ func (e *Engine) apply(id string, ev wire.Event) {
 		wire.EventAdded: Created, wire.EventStarted: Started, wire.EventExited: Stopped, wire.EventRemoved: Removed,
 	}
 	kind, tells := kinds[ev.Kind]
-	if ev.Kind == wire.EventReset {
-		e.background("catch up with pod "+id, func(ctx context.Context) error { return e.catchUp(ctx, id) })
-		return
+	if s := e.setStatus(id, ev.App, ev.Status); s != nil && tells {
+		e.events.publish(kind, ev.App, s)
+		if kind == Stopped {
+			e.tellEnded(s, ev.App)
+		}
 	}
-	s := e.setStatus(id, ev.App, ev.Status)
-	if s == nil || !tells {
-		return
-	}
-	e.events.publish(Event{Time: ev.Time, Kind: kind, App: ev.App, Pod: s})
-	if kind == Stopped {
-		e.tellEnded(s, ev.App)
+	if kind == Removed {
+		e.removals.told(ev.App)
 	}
 }
 
-// catchUp asks a supervisor that no longer knows all events how things stand.
+// resync tells how the apps stand of a supervisor that has forgotten its
+// events before first, be it news or not, and gives the number of the last one
+// that this takes in. When it doesn't answer, what it still knows is told.
+func (e *Engine) resync(ctx context.Context, id string, first uint64) (seq uint64) {
+	p, err := e.Pod(id)
+	if err != nil {
+		return first - 1
+	}
+	st, err := e.client(id).Status(ctx)
+	if err != nil {
+		e.Warn(err, "catch up with pod "+id)
+		return first - 1
+	}
+	kinds := map[manifest.AppState]EventKind{manifest.AppRunning: Started, manifest.AppExited: Stopped}
+	for _, a := range p.Apps {
+		s := e.setStatus(id, a.ID, st.Apps[a.ID])
+		kind, tells := kinds[st.Apps[a.ID].State]
+		if s == nil || !tells {
+			continue
+		}
+		e.events.publish(kind, a.ID, s)
+		if kind == Stopped {
+			e.tellEnded(s, a.ID)
+		}
+	}
+	return st.Seq
+}
+
+// catchUp asks a supervisor how things stand, ahead of its events.
 func (e *Engine) catchUp(ctx context.Context, id string) error {
 	st, err := e.client(id).Status(ctx)
 	if err != nil {
@@ -215,16 +263,16 @@ func advances(from, to manifest.Status) bool {
 	return order[to.State] > order[from.State]
 }
 
-func (e *Engine) publish(kind EventKind, s *pod.Snapshot, app string) {
-	e.events.publish(Event{Time: time.Now().UnixNano(), Kind: kind, App: app, Pod: s})
-}
-
 // cursor remembers across our own death which events of a supervisor were
-// told on. It is a hint of 8 bytes: losing it tells some events twice.
+// told on. It is a hint of 8 bytes: losing it tells some events twice, as does
+// dying between telling and remembering. None is ever lost for it.
 type cursor struct {
 	file *os.File
 	seq  uint64
 }
+
+// allTold is the cursor of a pod whose end was told.
+const allTold = math.MaxUint64
 
 func openCursor(run string) (*cursor, error) {
 	f, err := os.OpenFile(filepath.Join(run, "events.seen"), os.O_RDWR|os.O_CREATE, 0o600)

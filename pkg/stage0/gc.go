@@ -69,7 +69,7 @@ func (e *Engine) gcRun(ctx context.Context, grace time.Duration) error {
 		if e.following(id) != nil {
 			continue
 		}
-		s, err := e.bury(ctx, id)
+		s, err := e.bury(ctx, id, func(*pod.Snapshot) error { return nil })
 		switch {
 		case errors.Is(err, errs.Corrupt):
 			all = append(all, e.discard(ctx, id))

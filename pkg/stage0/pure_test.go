@@ -2,9 +2,11 @@ package stage0
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
@@ -61,26 +63,42 @@ func TestAnAppsLifeHasOneDirection(t *testing.T) {
 	}
 }
 
+// snapshots gives a pod, and a way to let it change.
+func snapshots() (current func(string) *pod.Snapshot, change func() *pod.Snapshot) {
+	now := &pod.Snapshot{Pod: &manifest.Pod{ID: "a"}}
+	return func(string) *pod.Snapshot { return now }, func() *pod.Snapshot {
+		next := *now
+		now = &next
+		return now
+	}
+}
+
 func TestBroker(t *testing.T) {
-	b := newBroker()
-	event := func(n int64) Event { return Event{Time: n} }
-	for i := range int64(backlogSize + 2) {
-		b.publish(event(i))
+	current, _ := snapshots()
+	b := newBroker(current)
+	publish := func(n int) { b.publish(Started, strconv.Itoa(n), current("a")) }
+	for i := range backlogSize + 2 {
+		publish(i)
 	}
 	first, cancelFirst := b.subscribe()
 	second, cancelSecond := b.subscribe()
 	defer cancelSecond()
-	b.publish(event(9000))
-	if e := <-first; e.Time != 2 {
-		t.Errorf("the first subscriber's first event is %d, want the oldest that is kept", e.Time)
+	publish(9000)
+	if e := <-first; e.App != "2" {
+		t.Errorf("the first subscriber's first event is %s, want the oldest that is kept", e.App)
 	}
-	if e := <-second; e.Time != 9000 {
-		t.Errorf("a later subscriber's first event is %d, want the first since it came", e.Time)
+	if e := <-second; e.App != "9000" {
+		t.Errorf("a later subscriber's first event is %s, want the first since it came", e.App)
 	}
 	cancelFirst()
 	cancelFirst()
-	for range subscriberBuffer + 1 {
-		b.publish(event(1))
+	quick, cancelQuick := b.subscribe()
+	defer cancelQuick()
+	for i := range subscriberBuffer + 1 {
+		publish(i)
+		if e := <-quick; e.App != strconv.Itoa(i) {
+			t.Fatalf("beside a slow subscriber another one gets event %s, want %d", e.App, i)
+		}
 	}
 	n := 0
 	for range second { // ends: it was too slow
@@ -94,5 +112,29 @@ func TestBroker(t *testing.T) {
 		if _, open := <-late; open {
 			t.Error("a closed broker still tells")
 		}
+	}
+}
+
+// TestBrokerNeverGoesBack: kubelet takes a later event's snapshot for newer.
+func TestBrokerNeverGoesBack(t *testing.T) {
+	current, change := snapshots()
+	b := newBroker(current)
+	events, cancel := b.subscribe()
+	defer cancel()
+	started := current("a")
+	exited := change()
+	b.publish(Stopped, "app", exited)
+	b.publish(Started, "app", started) // by one who was slower
+	b.publish(Removed, "app", started) // tells what was there
+	last := int64(0)
+	for _, want := range []*pod.Snapshot{exited, exited, started} {
+		e := <-events
+		if e.Pod != want {
+			t.Errorf("%s shows the wrong snapshot", e.Kind)
+		}
+		if e.Time <= last {
+			t.Errorf("%s is of %d, not after %d", e.Kind, e.Time, last)
+		}
+		last = e.Time
 	}
 }

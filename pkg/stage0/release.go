@@ -134,9 +134,10 @@ func (e *Engine) supervised(ctx context.Context, id string) bool {
 
 // bury does for a pod whose supervisor is gone what that supervisor can't any
 // more: the apps' last statuses are written, and all that the pod holds is
-// released. Someone else's lock (a supervisor that lives after all, another
+// released. tell is called with the outcome while the pod's lock is held, so
+// that nobody removes the pod meanwhile. Someone else's lock (a supervisor that lives after all, another
 // stagelet that does the same) is errs.Precondition.
-func (e *Engine) bury(ctx context.Context, id string) (*pod.Snapshot, error) {
+func (e *Engine) bury(ctx context.Context, id string, tell func(*pod.Snapshot) error) (*pod.Snapshot, error) {
 	h, err := e.lock(ctx, id)
 	if err != nil {
 		return nil, err
@@ -151,9 +152,9 @@ func (e *Engine) bury(ctx context.Context, id string) (*pod.Snapshot, error) {
 		return nil, errs.Wrap("settle pod", id, err)
 	}
 	crash.Point("stage0.bury.settled")
-	if err := e.release(ctx, h, s); err != nil {
-		return s, errs.Wrap("release pod", id, err)
+	err = errs.Wrap("release pod", id, e.release(ctx, h, s))
+	if err == nil {
+		s.Network = nil
 	}
-	s.Network = nil
-	return s, nil
+	return s, errors.Join(err, tell(s))
 }

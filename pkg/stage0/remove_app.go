@@ -3,6 +3,8 @@ package stage0
 import (
 	"context"
 	"errors"
+	"sync"
+	"time"
 
 	"github.com/stagelet/stagelet/internal/crash"
 	"github.com/stagelet/stagelet/internal/errs"
@@ -32,12 +34,12 @@ func (e *Engine) RemoveApp(ctx context.Context, id string) error {
 // its image is free. Dying between, the next start still finds the app, ended,
 // or the next gc its lease.
 func (e *Engine) removeApp(ctx context.Context, podID, id string) error {
-	told := false
+	told := e.removals.of(id)
 	if p, err := e.Pod(podID); err == nil && p.Ready() {
 		err := e.client(podID).RemoveApp(ctx, id)
 		switch {
 		case err == nil:
-			told = true // by the supervisor's event
+			e.awaitNotice(ctx, podID, told) // while the app is listed, to be in the event's snapshot
 		case errors.Is(err, errs.Unavailable):
 			if err := e.untilBuried(ctx, podID, err); err != nil {
 				return err
@@ -58,12 +60,71 @@ func (e *Engine) removeApp(ctx context.Context, podID, id string) error {
 	if err := e.Images.Release(id); err != nil {
 		return err
 	}
-	now := e.unlist(podID, id)
-	if now != nil && !told {
-		e.publish(Removed, now, id)
+	last, err := e.Pod(podID)
+	if err != nil || !e.unlist(podID, id) {
+		return nil
 	}
-	if now != nil {
-		e.Plugins.Removed(ctx, pluginPod(now), id)
+	if !closed(told) {
+		e.events.publish(Removed, id, last)
 	}
+	e.Plugins.Removed(ctx, pluginPod(last), id)
 	return nil
+}
+
+// noticePatience is how long an event may come after the answer to what
+// caused it.
+const noticePatience = time.Second
+
+// awaitNotice waits until told is closed, or it is plain that it won't be.
+func (e *Engine) awaitNotice(ctx context.Context, podID string, told <-chan struct{}) {
+	f := e.following(podID)
+	if f == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, noticePatience)
+	defer cancel()
+	select {
+	case <-told:
+	case <-f.done:
+	case <-ctx.Done():
+	}
+}
+
+// notices are channels by app id that are closed once something was told of
+// the app.
+type notices struct {
+	mu   sync.Mutex
+	apps map[string]chan struct{}
+}
+
+func newNotices() *notices { return &notices{apps: map[string]chan struct{}{}} }
+
+func (n *notices) of(app string) chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.apps[app] == nil {
+		n.apps[app] = make(chan struct{})
+	}
+	return n.apps[app]
+}
+
+func (n *notices) told(app string) {
+	if notice := n.of(app); !closed(notice) { // only a pod's follower closes them
+		close(notice)
+	}
+}
+
+func (n *notices) forget(app string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.apps, app)
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

@@ -55,10 +55,11 @@ func (e *Engine) removePod(ctx context.Context, id string) error {
 	if last := e.index.Delete(id); last != nil {
 		for _, a := range last.Apps {
 			e.layers.forget(a.ID)
-			e.publish(Removed, last, a.ID)
+			e.removals.forget(a.ID)
+			e.events.publish(Removed, a.ID, last)
 			e.Plugins.Removed(ctx, pluginPod(last), a.ID)
 		}
-		e.publish(Removed, last, "")
+		e.events.publish(Removed, "", last)
 		e.Plugins.RemovePod(ctx, pluginPod(last))
 	}
 	e.background("sweep pod "+id, func(context.Context) error { return e.pods.SweepPod(id, time.Now()) })

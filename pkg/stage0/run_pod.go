@@ -85,8 +85,8 @@ func (e *Engine) runPod(ctx context.Context, p manifest.Pod) (_ string, err erro
 	crash.Point("stage0.run.committed")
 
 	e.index.Put(s)
-	e.publish(Created, s, "")
-	e.publish(Started, s, "")
+	e.events.publish(Created, "", s)
+	e.events.publish(Started, "", s)
 	e.follow(p.ID, sup.Reap)
 	return p.ID, nil
 }

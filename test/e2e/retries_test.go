@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -134,77 +133,4 @@ func TestStopOutlivesItsCaller(t *testing.T) {
 	err := s.runtime.StopContainer(ctx, a.id, 1)
 	wantCode(t, err, codes.DeadlineExceeded)
 	wantEqual(t, "exit code", a.awaitExit(t).ExitCode, 137)
-}
-
-func TestEvents(t *testing.T) {
-	s := startServer(t)
-	stream := s.subscribe(t)
-	p := s.runPod(t)
-	stream.expect(t, p.id, cri.ContainerEventType_CONTAINER_CREATED_EVENT)
-	stream.expect(t, p.id, cri.ContainerEventType_CONTAINER_STARTED_EVENT)
-	a := p.start(t, "exit 3")
-	stream.expect(t, a.id, cri.ContainerEventType_CONTAINER_CREATED_EVENT)
-	stream.expect(t, a.id, cri.ContainerEventType_CONTAINER_STARTED_EVENT)
-	stopped := stream.expect(t, a.id, cri.ContainerEventType_CONTAINER_STOPPED_EVENT)
-	if stopped.GetPodSandboxStatus().GetId() != p.id {
-		t.Errorf("event without the pod's status: %v", stopped)
-	}
-	if all := stopped.ContainersStatuses; len(all) != 1 || all[0].ExitCode != 3 || all[0].State != cri.ContainerState_CONTAINER_EXITED {
-		t.Errorf("statuses in the event: %v", all)
-	}
-	if err := s.runtime.RemoveContainer(s.ctx, a.id); err != nil {
-		t.Fatal(err)
-	}
-	deleted := stream.expect(t, a.id, cri.ContainerEventType_CONTAINER_DELETED_EVENT)
-	if deleted.GetPodSandboxStatus().GetId() != p.id {
-		t.Errorf("the last event has no status: %v", deleted)
-	}
-	p.remove(t)
-	stream.expect(t, p.id, cri.ContainerEventType_CONTAINER_STOPPED_EVENT)
-	last := stream.expect(t, p.id, cri.ContainerEventType_CONTAINER_DELETED_EVENT)
-	if last.GetPodSandboxStatus().GetId() != p.id {
-		t.Errorf("the pod's last event has no status: %v", last)
-	}
-}
-
-// events is a stream of GetContainerEvents.
-type events chan *cri.ContainerEventResponse
-
-func (s *server) subscribe(t *testing.T) events {
-	t.Helper()
-	ctx, cancel := context.WithCancel(s.ctx)
-	stream, connected := make(events, 4096), make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = s.runtime.GetContainerEvents(ctx, stream, func(cri.RuntimeService_GetContainerEventsClient) { close(connected) })
-	}()
-	t.Cleanup(func() { cancel(); <-done })
-	select {
-	case <-connected:
-	case <-time.After(patience):
-		t.Fatal("no stream of events")
-	}
-	// The stream is open on this side; the server subscribes a moment later.
-	time.Sleep(100 * time.Millisecond)
-	return stream
-}
-
-// expect waits for the next event of an id, which has to be of that type.
-func (e events) expect(t *testing.T, id string, want cri.ContainerEventType) *cri.ContainerEventResponse {
-	t.Helper()
-	for timeout := time.After(patience); ; {
-		select {
-		case event := <-e:
-			if event.ContainerId == id {
-				wantEqual(t, fmt.Sprintf("event of %.12s", id), event.ContainerEventType, want)
-				if event.CreatedAt == 0 {
-					t.Error("event without a time")
-				}
-				return event
-			}
-		case <-timeout:
-			t.Fatalf("no %s of %s", want, id)
-		}
-	}
 }
