@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
 
@@ -120,7 +121,26 @@ type containerKey struct {
 
 // ListContainers is served from memory. Its response is encoded already.
 func (c *containers) ListContainers(_ context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
-	wanted := containerFilter(r.GetFilter())
+	items, err := c.list(r.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	return filled(&runtimeapi.ListContainersResponse{}, items), nil
+}
+
+// StreamContainers is ListContainers in messages of bounded size.
+func (c *containers) StreamContainers(r *runtimeapi.StreamContainersRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamContainersResponse]) error {
+	items, err := c.list(r.GetFilter())
+	if err != nil {
+		return err
+	}
+	return inChunks(items, wireSize, func(chunk [][]byte) error {
+		return stream.Send(filled(&runtimeapi.StreamContainersResponse{}, chunk))
+	})
+}
+
+func (c *containers) list(f *runtimeapi.ContainerFilter) ([][]byte, error) {
+	wanted := containerFilter(f)
 	var keys []containerKey
 	total := 0
 	for _, p := range c.pods.Pods(manifest.CreatorCRI) {
@@ -134,13 +154,7 @@ func (c *containers) ListContainers(_ context.Context, r *runtimeapi.ListContain
 			}
 		}
 	}
-	list, err := c.cache.encode(keys, total, containerItem)
-	if err != nil {
-		return nil, err
-	}
-	resp := &runtimeapi.ListContainersResponse{}
-	fill(resp, list)
-	return resp, nil
+	return c.cache.encode(keys, total, containerItem)
 }
 
 // UpdateContainerResources changes what the request sets and leaves the rest

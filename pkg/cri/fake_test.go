@@ -21,6 +21,7 @@ import (
 	"k8s.io/klog/v2/ktesting"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
@@ -43,6 +44,9 @@ type node struct {
 	runtimeErr error
 	networkErr error
 	fail       error // of every verb that changes something
+	// unreadable are errors of the figures of pods, by name.
+	unreadable map[string]error
+	accounts   sys.Accounts
 	exec       func(ctx context.Context, app string, r stage0.ExecRequest) (int, error)
 	attach     func(ctx context.Context, app string, r stage0.AttachRequest) error
 	dial       func(ctx context.Context, pod string, port uint16) (*os.File, error)
@@ -188,22 +192,70 @@ func (n *node) PortForward(ctx context.Context, pod string, port uint16) (*os.Fi
 	return n.dial(ctx, pod, port)
 }
 
-func (n *node) AppUsage(_ context.Context, id string) (stage0.Usage, error) {
+func (n *node) AppUsage(id string) (stage0.Usage, error) {
 	_, a, err := n.index.App(id)
-	if err != nil || a.Status.State != manifest.AppRunning {
-		return stage0.Usage{}, err
+	u := stage0.Usage{Layer: &stage0.LayerUsage{Time: time.Now(), Bytes: 12, Inodes: 3, Filesystem: sys.Filesystem{Device: "/dev/sda1", Bytes: 1 << 40}}}
+	if err == nil && a.Status.State == manifest.AppRunning {
+		u.CgroupStats, u.NanoCores = figures(), new(uint64)
 	}
-	return stage0.Usage{Time: time.Now(), CPUNanos: 1e9, MemoryUsage: 4096, MemoryWorkingSet: 2048, WritableBytes: 12, WritableInodes: 3}, nil
+	return u, err
 }
 
-func (n *node) PodUsage(_ context.Context, id string) (stage0.Usage, error) {
-	if _, err := n.index.Pod(id); err != nil {
+func (n *node) AppDetails(id string) (stage0.Details, error) {
+	u, err := n.AppUsage(id)
+	limit := uint64(1024)
+	d := details(u, "/kubepods/"+id)
+	d.OpenFiles = &stage0.OpenFiles{Files: 4, Sockets: 1, Limit: &limit}
+	return d, err
+}
+
+func (n *node) PodUsage(id string) (stage0.Usage, error) {
+	p, err := n.index.Pod(id)
+	if err != nil {
 		return stage0.Usage{}, err
 	}
+	if n.unreadable[p.Pod.Name] != nil {
+		return stage0.Usage{}, n.unreadable[p.Pod.Name]
+	}
 	return stage0.Usage{
-		Time: time.Now(), CPUNanos: 2e9, MemoryUsage: 8192, Processes: 7,
-		Network: []stage0.InterfaceUsage{{Name: "eth0", RxBytes: 100}, {Name: "net1", TxBytes: 9}},
+		CgroupStats: figures(), NanoCores: new(uint64),
+		Network: []sys.InterfaceCounters{{Name: "eth0", RxBytes: 100}, {Name: "net1", TxBytes: 9}},
 	}, nil
+}
+
+func (n *node) PodDetails(id string) (stage0.Details, error) {
+	u, err := n.PodUsage(id)
+	return details(u, "/kubepods"), err
+}
+
+func (n *node) MeasureLayers(context.Context, []string) {}
+
+func (n *node) Accounts() sys.Accounts { return n.accounts }
+
+// figures are none of them 0.
+func figures() sys.CgroupStats {
+	limit := uint64(1 << 20)
+	waited := sys.Pressure{Some: sys.PressureLine{Avg10: 1, Avg60: 2, Avg300: 3, Total: 5_000_000}, Full: sys.PressureLine{Avg10: 1, Avg60: 1, Avg300: 1, Total: 4_000_000}}
+	return sys.CgroupStats{
+		Time: time.Now(),
+		CPU:  sys.CPUStats{Nanos: 3e9, UserNanos: 2e9, SystemNanos: 1e9, Periods: 9, ThrottledPeriods: 8, ThrottledNanos: 7e9, BurstPeriods: 6, BurstNanos: 5e9},
+		Memory: sys.MemoryStats{
+			Usage: 4096, WorkingSet: 2048, RSS: 1024, Limit: 8192, Faults: 7, MajorFaults: 2, Swap: &sys.SwapStats{Used: 512, Limit: &limit},
+		},
+		Processes: 7, ProcessLimit: 100,
+		Pressure: &sys.PressureStats{CPU: waited, Memory: waited, IO: waited},
+	}
+}
+
+func details(u stage0.Usage, cgroup string) stage0.Details {
+	return stage0.Details{
+		Usage: u, Cgroup: cgroup, Procs: 3,
+		CgroupDetails: sys.CgroupDetails{
+			CPUShares: 1024, CPUQuota: 50000, CPUPeriod: 100000,
+			IO:        []sys.DeviceIO{{Major: 8, Device: "/dev/sda", Bytes: map[string]uint64{"Read": 1, "Write": 2}, Operations: map[string]uint64{"Read": 3, "Write": 4}}},
+			HugePages: []sys.HugePageStats{{Size: "2MB", Usage: 2 << 20, Peak: 4 << 20, LimitHits: 1}},
+		},
+	}
 }
 
 func (n *node) Handlers() []stage0.Handler {
@@ -301,7 +353,7 @@ func (n *node) Usage() (bytes, inodes uint64, err error) { return 1 << 20, 321, 
 
 func (n *node) Root() string { return "/var/lib/stagelet/images" }
 
-func (n *node) WritableUsage(context.Context) (bytes, inodes uint64, err error) { return 8192, 3, nil }
+func (n *node) WritableUsage(context.Context) (bytes, inodes uint64) { return 8192, 3 }
 
 func (n *node) PullImage(_ context.Context, r stage0.PullRequest) (*image.Record, error) {
 	n.pulls = append(n.pulls, r)

@@ -3,7 +3,6 @@ package cri
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,21 +35,15 @@ func (s *imageService) ListImages(_ context.Context, r *runtimeapi.ListImagesReq
 	return &runtimeapi.ListImagesResponse{Images: criImages(records)}, nil
 }
 
-// streamBatch is how many images one message of StreamImages has at most.
-const streamBatch = 256
-
 // StreamImages is ListImages in messages of bounded size.
 func (s *imageService) StreamImages(r *runtimeapi.StreamImagesRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamImagesResponse]) error {
 	records, err := s.wanted(r.GetFilter().GetImage().GetImage())
 	if err != nil {
 		return err
 	}
-	for batch := range slices.Chunk(records, streamBatch) {
-		if err := stream.Send(&runtimeapi.StreamImagesResponse{Images: criImages(batch)}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return inChunks(criImages(records), messageSize, func(chunk []*runtimeapi.Image) error {
+		return stream.Send(&runtimeapi.StreamImagesResponse{Images: chunk})
+	})
 }
 
 func criImages(records []*image.Record) []*runtimeapi.Image {
@@ -112,27 +105,23 @@ func (s *imageService) RemoveImage(_ context.Context, r *runtimeapi.RemoveImageR
 // ImageFsInfo tells what images take up, and what the writable layers of
 // containers do, which lie on the same file system.
 func (s *imageService) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
-	images, err := s.fsUsage(s.images.Usage())
-	if err != nil {
-		return nil, err
-	}
-	containers, err := s.fsUsage(s.puller.WritableUsage(ctx))
+	bytes, inodes, err := s.images.Usage()
 	if err != nil {
 		return nil, err
 	}
 	return &runtimeapi.ImageFsInfoResponse{
-		ImageFilesystems:     []*runtimeapi.FilesystemUsage{images},
-		ContainerFilesystems: []*runtimeapi.FilesystemUsage{containers},
+		ImageFilesystems:     []*runtimeapi.FilesystemUsage{s.fsUsage(bytes, inodes)},
+		ContainerFilesystems: []*runtimeapi.FilesystemUsage{s.fsUsage(s.puller.WritableUsage(ctx))},
 	}, nil
 }
 
-func (s *imageService) fsUsage(bytes, inodes uint64, err error) (*runtimeapi.FilesystemUsage, error) {
+func (s *imageService) fsUsage(bytes, inodes uint64) *runtimeapi.FilesystemUsage {
 	return &runtimeapi.FilesystemUsage{
 		Timestamp:  time.Now().UnixNano(),
 		FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: s.images.Root()},
 		UsedBytes:  &runtimeapi.UInt64Value{Value: bytes},
 		InodesUsed: &runtimeapi.UInt64Value{Value: inodes},
-	}, err
+	}
 }
 
 // criImage keeps the strict id rule of CRI: Id is what Container.image_id and

@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"bytes"
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -19,22 +20,21 @@ import (
 type listCache[K comparable] struct {
 	mu   sync.Mutex
 	wire map[K][]byte
-	size int // of the last list, in bytes
 }
 
-// listField is the number of the repeated field with the items, in both
-// ListPodSandboxResponse and ListContainersResponse.
+// listField is the number of the repeated field with the items, in the
+// responses of ListPodSandbox, ListContainers and their streamed forms.
 const listField protowire.Number = 1
 
-// encode gives the list of the items with those keys as its message has it on
-// the wire. total is how many items there are, listed or not.
-func (c *listCache[K]) encode(keys []K, total int, item func(K) proto.Message) ([]byte, error) {
+// encode gives the items with those keys as a message that lists them has them
+// on the wire. total is how many items there are, listed or not.
+func (c *listCache[K]) encode(keys []K, total int, item func(K) proto.Message) ([][]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.wire == nil || len(c.wire) > 2*total+len(keys) { // mostly of items long gone
 		c.wire = make(map[K][]byte, total)
 	}
-	list := make([]byte, 0, c.size)
+	list := make([][]byte, 0, len(keys))
 	for _, key := range keys {
 		wire, known := c.wire[key]
 		if !known {
@@ -45,12 +45,16 @@ func (c *listCache[K]) encode(keys []K, total int, item func(K) proto.Message) (
 			wire = protowire.AppendBytes(protowire.AppendTag(nil, listField, protowire.BytesType), encoded)
 			c.wire[key] = wire
 		}
-		list = append(list, wire...)
+		list = append(list, wire)
 	}
-	c.size = len(list)
 	return list, nil
 }
 
-// fill makes list the content of an empty message. What a message does not
-// know it passes on as it is, so that its reader sees the fields.
-func fill(empty proto.Message, list []byte) { empty.ProtoReflect().SetUnknown(list) }
+// filled puts items into an empty message. What a message does not know it
+// passes on as it is, so that its reader sees the fields.
+func filled[M proto.Message](empty M, items [][]byte) M {
+	empty.ProtoReflect().SetUnknown(bytes.Join(items, nil))
+	return empty
+}
+
+func wireSize(item []byte) int { return len(item) }

@@ -111,8 +111,9 @@ func TestErrorsOfImagesInCreateContainer(t *testing.T) {
 func TestStreamImages(t *testing.T) {
 	n := newNode()
 	c := serve(t, n)
-	for i := range 2*streamBatch + 1 {
-		n.images = append(n.images, &image.Record{ID: digest.FromString(fmt.Sprint(i)), Tags: []string{fmt.Sprint("name", i)}})
+	long := strings.Repeat("x", chunkSize/100)
+	for i := range 250 {
+		n.images = append(n.images, &image.Record{ID: digest.FromString(fmt.Sprint(i)), Tags: []string{fmt.Sprint("name", i), long}})
 	}
 	receive := func(filter *runtimeapi.ImageFilter) (messages int, ids map[string]int) {
 		t.Helper()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
@@ -65,10 +66,19 @@ type streamVerbs interface {
 	PortForward(ctx context.Context, pod string, port uint16) (*os.File, error)
 }
 
-// usageReader reads what pods and apps take up.
+// usageReader reads what pods and apps take up, from the kernel and from
+// memory: it waits for no process, and for no disk beyond MeasureLayers. What
+// ended meanwhile is errs.NotFound or errs.Precondition.
 type usageReader interface {
-	AppUsage(ctx context.Context, id string) (stage0.Usage, error)
-	PodUsage(ctx context.Context, id string) (stage0.Usage, error)
+	AppUsage(id string) (stage0.Usage, error)
+	PodUsage(id string) (stage0.Usage, error)
+	AppDetails(id string) (stage0.Details, error)
+	PodDetails(id string) (stage0.Details, error)
+	// MeasureLayers brings the writable layers' sizes up to date as far as
+	// that goes in a moment.
+	MeasureLayers(ctx context.Context, apps []string)
+	// Accounts says what the host counts at all.
+	Accounts() sys.Accounts
 }
 
 // eventSource tells of changes, in order, from the call on. A subscriber that
@@ -99,7 +109,7 @@ type imageStore interface {
 type imagePuller interface {
 	PullImage(ctx context.Context, r stage0.PullRequest) (*image.Record, error)
 	// WritableUsage is what the writable layers of all apps take up.
-	WritableUsage(ctx context.Context) (bytes, inodes uint64, err error)
+	WritableUsage(ctx context.Context) (bytes, inodes uint64)
 }
 
 // engine is everything that runs pods.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/stagelet/stagelet/internal/errs"
@@ -116,7 +117,26 @@ type sandboxKey struct {
 
 // ListPodSandbox is served from memory. Its response is encoded already.
 func (s *sandboxes) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
-	wanted := sandboxFilter(r.GetFilter())
+	items, err := s.list(r.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	return filled(&runtimeapi.ListPodSandboxResponse{}, items), nil
+}
+
+// StreamPodSandboxes is ListPodSandbox in messages of bounded size.
+func (s *sandboxes) StreamPodSandboxes(r *runtimeapi.StreamPodSandboxesRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamPodSandboxesResponse]) error {
+	items, err := s.list(r.GetFilter())
+	if err != nil {
+		return err
+	}
+	return inChunks(items, wireSize, func(chunk [][]byte) error {
+		return stream.Send(filled(&runtimeapi.StreamPodSandboxesResponse{}, chunk))
+	})
+}
+
+func (s *sandboxes) list(f *runtimeapi.PodSandboxFilter) ([][]byte, error) {
+	wanted := sandboxFilter(f)
 	all := s.pods.Pods(manifest.CreatorCRI)
 	keys := make([]sandboxKey, 0, len(all))
 	for _, p := range all {
@@ -124,13 +144,7 @@ func (s *sandboxes) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandb
 			keys = append(keys, sandboxKey{p.Pod, sandboxState(p)})
 		}
 	}
-	list, err := s.cache.encode(keys, len(all), sandboxItem)
-	if err != nil {
-		return nil, err
-	}
-	resp := &runtimeapi.ListPodSandboxResponse{}
-	fill(resp, list)
-	return resp, nil
+	return s.cache.encode(keys, len(all), sandboxItem)
 }
 
 func sandboxState(p *pod.Snapshot) runtimeapi.PodSandboxState {

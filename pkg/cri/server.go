@@ -67,6 +67,7 @@ func newServer(e engine, images imageStore, o Options, p platform) *Server {
 			execs:      &execs{apps: e, exec: e},
 			streams:    &streams{pods: e, apps: e, verbs: e, address: o.StreamAddress},
 			statistics: &statistics{pods: e, apps: e, usage: e, stateDir: o.StateDir},
+			monitoring: &monitoring{pods: e, usage: e},
 			watchers:   &watchers{events: e},
 			nodeStatus: &nodeStatus{node: e, options: o},
 		},
@@ -89,6 +90,7 @@ type runtimeService struct {
 	*execs
 	*streams
 	*statistics
+	*monitoring
 	*watchers
 	*nodeStatus
 }

@@ -275,43 +275,6 @@ func TestListCacheForgets(t *testing.T) {
 	}
 }
 
-func TestStats(t *testing.T) {
-	n := newNode()
-	n.addImage()
-	c := serve(t, n)
-	ctx := t.Context()
-	podID := addPod(t, c, "web")
-	id, stopped := addContainer(t, c, podID, "app"), addContainer(t, c, podID, "stopped")
-	if _, err := c.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: stopped}); err != nil {
-		t.Fatal(err)
-	}
-	one, err := c.ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: id})
-	if err != nil || one.GetStats().GetAttributes().GetId() != id || one.GetStats().GetCpu().GetTimestamp() == 0 ||
-		one.GetStats().GetMemory().GetWorkingSetBytes().GetValue() != 2048 || one.GetStats().GetWritableLayer().GetUsedBytes().GetValue() != 12 {
-		t.Errorf("got %v, %v", one, err)
-	}
-	rest, err := c.ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: stopped})
-	if err != nil || rest.GetStats().GetCpu() != nil || rest.GetStats().GetWritableLayer().GetTimestamp() <= 0 {
-		t.Errorf("got %v, %v", rest, err)
-	}
-	all, err := c.ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{})
-	if err != nil || len(all.GetStats()) != 1 {
-		t.Errorf("got %v, %v", all, err)
-	}
-	p, err := c.PodSandboxStats(ctx, &runtimeapi.PodSandboxStatsRequest{PodSandboxId: podID})
-	if err != nil || p.GetStats().GetLinux().GetNetwork().GetDefaultInterface().GetName() != "eth0" ||
-		len(p.GetStats().GetLinux().GetNetwork().GetInterfaces()) != 1 || len(p.GetStats().GetLinux().GetContainers()) != 1 ||
-		p.GetStats().GetLinux().GetProcess().GetProcessCount().GetValue() != 7 {
-		t.Errorf("got %v, %v", p, err)
-	}
-	pods, err := c.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{Filter: &runtimeapi.PodSandboxStatsFilter{Id: "nowhere"}})
-	if err != nil || len(pods.GetStats()) != 0 {
-		t.Errorf("got %v, %v", pods, err)
-	}
-	_, err = c.ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: "nowhere"})
-	wantRefusal(t, err, codes.NotFound, "")
-}
-
 func TestImages(t *testing.T) {
 	n := newNode()
 	c := serve(t, n)

@@ -3,17 +3,20 @@ package cri
 import (
 	"context"
 	"errors"
-	"time"
+	"runtime"
 
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
-	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
-// statistics serves what pods and containers take up.
+// statistics serves what pods and containers take up. A list leaves out what
+// ended between the index and the reading: one pod's trouble is no other's.
 type statistics struct {
 	pods     podIndex
 	apps     appIndex
@@ -27,7 +30,8 @@ func (s *statistics) ContainerStats(ctx context.Context, r *runtimeapi.Container
 	if err != nil {
 		return nil, err
 	}
-	usage, err := s.usage.AppUsage(ctx, a.ID)
+	s.usage.MeasureLayers(ctx, []string{a.ID})
+	usage, err := s.usage.AppUsage(a.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -36,19 +40,14 @@ func (s *statistics) ContainerStats(ctx context.Context, r *runtimeapi.Container
 
 // ListContainerStats tells of the running containers.
 func (s *statistics) ListContainerStats(ctx context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
-	wanted := containerStatsFilter(r.GetFilter())
-	resp := &runtimeapi.ListContainerStatsResponse{}
-	for _, p := range s.pods.Pods(manifest.CreatorCRI) {
-		if !visible(p) {
-			continue
-		}
-		stats, err := s.appStats(ctx, p, wanted)
-		if err != nil {
-			return nil, err
-		}
-		resp.Stats = append(resp.Stats, stats...)
-	}
-	return resp, nil
+	return &runtimeapi.ListContainerStatsResponse{Stats: s.containers(ctx, r.GetFilter())}, nil
+}
+
+// StreamContainerStats is ListContainerStats in messages of bounded size.
+func (s *statistics) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamContainerStatsResponse]) error {
+	return inChunks(s.containers(stream.Context(), r.GetFilter()), messageSize, func(chunk []*runtimeapi.ContainerStats) error {
+		return stream.Send(&runtimeapi.StreamContainerStatsResponse{ContainerStats: chunk})
+	})
 }
 
 // PodSandboxStats tells of one pod and its running containers.
@@ -57,6 +56,7 @@ func (s *statistics) PodSandboxStats(ctx context.Context, r *runtimeapi.PodSandb
 	if err != nil {
 		return nil, err
 	}
+	s.usage.MeasureLayers(ctx, appIDs([]*pod.Snapshot{p}, running))
 	stats, err := s.podStats(ctx, p)
 	if err != nil {
 		return nil, err
@@ -66,131 +66,108 @@ func (s *statistics) PodSandboxStats(ctx context.Context, r *runtimeapi.PodSandb
 
 // ListPodSandboxStats tells of the pods that are ready.
 func (s *statistics) ListPodSandboxStats(ctx context.Context, r *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
-	wanted := sandboxStatsFilter(r.GetFilter())
-	resp := &runtimeapi.ListPodSandboxStatsResponse{}
-	for _, p := range s.pods.Pods(manifest.CreatorCRI) {
-		if !wanted(p) {
-			continue
-		}
+	return &runtimeapi.ListPodSandboxStatsResponse{Stats: s.sandboxes(ctx, r.GetFilter())}, nil
+}
+
+// StreamPodSandboxStats is ListPodSandboxStats in messages of bounded size.
+func (s *statistics) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamPodSandboxStatsResponse]) error {
+	return inChunks(s.sandboxes(stream.Context(), r.GetFilter()), messageSize, func(chunk []*runtimeapi.PodSandboxStats) error {
+		return stream.Send(&runtimeapi.StreamPodSandboxStatsResponse{PodSandboxStats: chunk})
+	})
+}
+
+func (s *statistics) containers(ctx context.Context, f *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
+	wanted := containerStatsFilter(f)
+	pods := s.choose(visible)
+	s.usage.MeasureLayers(ctx, appIDs(pods, wanted))
+	var all []*runtimeapi.ContainerStats
+	for _, stats := range gather(pods, func(p *pod.Snapshot) []*runtimeapi.ContainerStats { return s.appStats(ctx, p, wanted) }) {
+		all = append(all, stats...)
+	}
+	return all
+}
+
+func (s *statistics) sandboxes(ctx context.Context, f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
+	pods := s.choose(sandboxStatsFilter(f))
+	s.usage.MeasureLayers(ctx, appIDs(pods, running))
+	var all []*runtimeapi.PodSandboxStats
+	for _, stats := range gather(pods, func(p *pod.Snapshot) *runtimeapi.PodSandboxStats {
 		stats, err := s.podStats(ctx, p)
-		switch {
-		case endedMeanwhile(err):
-		case err != nil:
-			return nil, err
-		default:
-			resp.Stats = append(resp.Stats, stats)
+		leaveOut(ctx, p.Pod.ID, err)
+		return stats
+	}) {
+		if stats != nil {
+			all = append(all, stats)
 		}
 	}
-	return resp, nil
+	return all
+}
+
+func (s *statistics) choose(wanted func(*pod.Snapshot) bool) (pods []*pod.Snapshot) {
+	for _, p := range s.pods.Pods(manifest.CreatorCRI) {
+		if wanted(p) {
+			pods = append(pods, p)
+		}
+	}
+	return pods
+}
+
+// running is the filter of all containers that run.
+func running(_ *pod.Snapshot, a pod.App) bool { return a.Status.State == manifest.AppRunning }
+
+func appIDs(pods []*pod.Snapshot, wanted func(*pod.Snapshot, pod.App) bool) (ids []string) {
+	for _, p := range pods {
+		for _, a := range p.Apps {
+			if wanted(p, a) {
+				ids = append(ids, a.ID)
+			}
+		}
+	}
+	return ids
+}
+
+// gather calls read for each pod, some at a time, and keeps their order.
+func gather[T any](pods []*pod.Snapshot, read func(*pod.Snapshot) T) []T {
+	all := make([]T, len(pods))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, p := range pods {
+		g.Go(func() error {
+			all[i] = read(p)
+			return nil
+		})
+	}
+	_ = g.Wait() // nothing that runs in it fails
+	return all
 }
 
 func (s *statistics) podStats(ctx context.Context, p *pod.Snapshot) (*runtimeapi.PodSandboxStats, error) {
-	usage, err := s.usage.PodUsage(ctx, p.Pod.ID)
+	usage, err := s.usage.PodUsage(p.Pod.ID)
 	if err != nil {
 		return nil, err
 	}
-	apps, err := s.appStats(ctx, p, containerStatsFilter(nil))
-	if err != nil {
-		return nil, err
-	}
-	stamp := usage.Time.UnixNano()
-	return &runtimeapi.PodSandboxStats{
-		Attributes: &runtimeapi.PodSandboxAttributes{
-			Id: p.Pod.ID, Metadata: sandboxMetadata(p.Pod), Labels: p.Pod.Labels, Annotations: p.Pod.Annotations,
-		},
-		Linux: &runtimeapi.LinuxPodSandboxStats{
-			Cpu:        cpuUsage(usage, stamp),
-			Memory:     memoryUsage(usage, stamp),
-			Network:    networkUsage(usage.Network, stamp),
-			Process:    &runtimeapi.ProcessUsage{Timestamp: stamp, ProcessCount: count(usage.Processes)},
-			Containers: apps,
-		},
-	}, nil
+	return sandboxStats(p, usage, s.appStats(ctx, p, running)), nil
 }
 
-// appStats leaves out what ended between the list and the reading.
-func (s *statistics) appStats(ctx context.Context, p *pod.Snapshot, wanted func(*pod.Snapshot, pod.App) bool) ([]*runtimeapi.ContainerStats, error) {
+func (s *statistics) appStats(ctx context.Context, p *pod.Snapshot, wanted func(*pod.Snapshot, pod.App) bool) []*runtimeapi.ContainerStats {
 	var all []*runtimeapi.ContainerStats
 	for _, a := range p.Apps {
 		if !wanted(p, a) {
 			continue
 		}
-		usage, err := s.usage.AppUsage(ctx, a.ID)
-		switch {
-		case endedMeanwhile(err):
-		case err != nil:
-			return nil, err
-		default:
-			all = append(all, containerStats(a, usage, s.stateDir))
+		usage, err := s.usage.AppUsage(a.ID)
+		if err != nil {
+			leaveOut(ctx, a.ID, err)
+			continue
 		}
+		all = append(all, containerStats(a, usage, s.stateDir))
 	}
-	return all, nil
+	return all
 }
 
-func endedMeanwhile(err error) bool {
-	return errors.Is(err, errs.NotFound) || errors.Is(err, errs.Precondition)
-}
-
-// containerStats leaves usage_nano_cores out: kubelet and crictl reckon it from
-// two readings of their own. Of a container that does not run there is only
-// the writable layer.
-func containerStats(a pod.App, u stage0.Usage, stateDir string) *runtimeapi.ContainerStats {
-	if u.Time.IsZero() {
-		u.Time = time.Now()
-	}
-	stamp := u.Time.UnixNano()
-	stats := &runtimeapi.ContainerStats{
-		Attributes: &runtimeapi.ContainerAttributes{
-			Id: a.ID, Metadata: containerMetadata(a.App), Labels: a.Labels, Annotations: a.Annotations,
-		},
-		WritableLayer: &runtimeapi.FilesystemUsage{
-			Timestamp:  stamp,
-			FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: stateDir},
-			UsedBytes:  count(u.WritableBytes),
-			InodesUsed: count(u.WritableInodes),
-		},
-	}
-	if a.Status.State == manifest.AppRunning {
-		stats.Cpu, stats.Memory = cpuUsage(u, stamp), memoryUsage(u, stamp)
-	}
-	return stats
-}
-
-func cpuUsage(u stage0.Usage, stamp int64) *runtimeapi.CpuUsage {
-	return &runtimeapi.CpuUsage{Timestamp: stamp, UsageCoreNanoSeconds: count(u.CPUNanos)}
-}
-
-func memoryUsage(u stage0.Usage, stamp int64) *runtimeapi.MemoryUsage {
-	var available *runtimeapi.UInt64Value // unknown without a limit
-	if u.MemoryAvailable > 0 {
-		available = count(u.MemoryAvailable)
-	}
-	return &runtimeapi.MemoryUsage{
-		Timestamp:       stamp,
-		WorkingSetBytes: count(u.MemoryWorkingSet),
-		AvailableBytes:  available,
-		UsageBytes:      count(u.MemoryUsage),
-		RssBytes:        count(u.MemoryRSS),
-		PageFaults:      count(u.PageFaults),
-		MajorPageFaults: count(u.MajorPageFaults),
+// leaveOut tells the log why a list lacks something; nil: it doesn't.
+func leaveOut(ctx context.Context, id string, err error) {
+	if err != nil && !errors.Is(err, errs.NotFound) && !errors.Is(err, errs.Precondition) {
+		klog.FromContext(ctx).Error(err, "Left out of a list of figures", "id", id)
 	}
 }
-
-func networkUsage(interfaces []stage0.InterfaceUsage, stamp int64) *runtimeapi.NetworkUsage {
-	if len(interfaces) == 0 {
-		return nil
-	}
-	usage := &runtimeapi.NetworkUsage{Timestamp: stamp, DefaultInterface: interfaceUsage(interfaces[0])}
-	for _, i := range interfaces[1:] {
-		usage.Interfaces = append(usage.Interfaces, interfaceUsage(i))
-	}
-	return usage
-}
-
-func interfaceUsage(i stage0.InterfaceUsage) *runtimeapi.NetworkInterfaceUsage {
-	return &runtimeapi.NetworkInterfaceUsage{
-		Name: i.Name, RxBytes: count(i.RxBytes), RxErrors: count(i.RxErrors), TxBytes: count(i.TxBytes), TxErrors: count(i.TxErrors),
-	}
-}
-
-func count(n uint64) *runtimeapi.UInt64Value { return &runtimeapi.UInt64Value{Value: n} }

@@ -123,8 +123,7 @@ func (e *Engine) list(podID string, app *manifest.App) bool {
 // unlist takes an app out of its pod's snapshot; false when the pod is
 // unknown.
 func (e *Engine) unlist(podID, app string) bool {
-	e.layers.forget(app)
-	e.removals.forget(app)
+	e.forget(app)
 	return e.index.Update(podID, func(old *pod.Snapshot) *pod.Snapshot {
 		s := *old
 		s.Apps = nil

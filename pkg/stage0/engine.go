@@ -54,7 +54,8 @@ type Engine struct {
 	cgroups sys.Cgroups
 	host    ocispec.Host
 	events  *broker
-	layers  layerSizes
+	layers  *layers
+	rates   *cpuRates
 	// removals are the apps of which the supervisors' events told that they
 	// are removed.
 	removals *notices
@@ -94,8 +95,8 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		Options: o, host: host, pods: pods, index: pod.NewIndex(), cgroups: cgroups,
-		followers: map[string]*follower{}, removals: newNotices(),
-		layers: layerSizes{known: map[string]layerSize{}},
+		followers: map[string]*follower{},
+		layers:    newLayers(), rates: newCPURates(), removals: newNotices(),
 		puller: NewPuller(o.Images, o.Find),
 	}
 	e.noUsers = sync.OnceValue(func() error {

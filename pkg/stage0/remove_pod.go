@@ -54,11 +54,11 @@ func (e *Engine) removePod(ctx context.Context, id string) error {
 	crash.Point("stage0.remove.released")
 	if last := e.index.Delete(id); last != nil {
 		for _, a := range last.Apps {
-			e.layers.forget(a.ID)
-			e.removals.forget(a.ID)
+			e.forget(a.ID)
 			e.events.publish(Removed, a.ID, last)
 			e.Plugins.Removed(ctx, pluginPod(last), a.ID)
 		}
+		e.forget(id)
 		e.events.publish(Removed, "", last)
 		e.Plugins.RemovePod(ctx, pluginPod(last))
 	}

@@ -1,204 +1,181 @@
 package stage0
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"syscall"
-	"time"
+	"slices"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
+
+// What pods and apps take up is read from the kernel by us, never asked of a
+// supervisor or a runtime: one that hangs delays nobody.
 
 // Usage is what an app or a pod takes up at one instant.
 type Usage struct {
-	Time             time.Time
-	CPUNanos         uint64 // since creation
-	MemoryUsage      uint64 // bytes, page cache included
-	MemoryWorkingSet uint64 // bytes: usage less inactive file pages
-	MemoryRSS        uint64
-	MemoryAvailable  uint64 // limit less working set; 0 without a limit
-	PageFaults       uint64
-	MajorPageFaults  uint64
-	Processes        uint64
-	WritableBytes    uint64 // apps only
-	WritableInodes   uint64
-	Network          []InterfaceUsage // pods only; the first is the default one
+	sys.CgroupStats // of an app that doesn't run: nothing, and no Time
+
+	// NanoCores is the CPU time used per second lately, in ns; nil until
+	// there were two readings.
+	NanoCores *uint64
+	Layer     *LayerUsage             // apps only; nil until MeasureLayers got to it
+	Network   []sys.InterfaceCounters // pods with a network of their own; the first is the default one
 }
 
-// InterfaceUsage counts since the interface was made.
-type InterfaceUsage struct {
-	Name                                 string
-	RxBytes, RxErrors, TxBytes, TxErrors uint64
+// Details are a Usage, and what monitoring wants to know beside it.
+type Details struct {
+	Usage
+	sys.CgroupDetails
+	Cgroup    string     // path
+	Procs     uint64     // processes, of however many threads
+	OpenFiles *OpenFiles // running apps only
 }
 
-// usageOf translates the figures of a cgroup.
-func usageOf(s *sys.CgroupStats) Usage {
-	u := Usage{
-		Time:             s.Time,
-		CPUNanos:         s.CPU.Nanos,
-		MemoryUsage:      s.Memory.Usage,
-		MemoryWorkingSet: s.Memory.WorkingSet,
-		MemoryRSS:        s.Memory.RSS,
-		PageFaults:       s.Memory.Faults,
-		MajorPageFaults:  s.Memory.MajorFaults,
-		Processes:        s.Processes,
-	}
-	if s.Memory.Limit > s.Memory.WorkingSet {
-		u.MemoryAvailable = s.Memory.Limit - s.Memory.WorkingSet
-	}
-	return u
+// OpenFiles counts the descriptors of an app's processes.
+type OpenFiles struct {
+	Files, Sockets uint64
+	Limit          *uint64 // RLIMIT_NOFILE of the first process; nil: none
 }
 
-const (
-	// maxUsageDepth bounds how deep DirUsage goes; it holds one descriptor per
-	// level.
-	maxUsageDepth = 512
-	// maxUsageLinks bounds the files with several names that DirUsage keeps
-	// apart.
-	maxUsageLinks = 1 << 20
-	// usageBatch is how many names DirUsage reads at a time.
-	usageBatch = 1024
-)
-
-// DirUsage tells how much the tree at root, root included, takes up on its
-// file system: bytes allocated (st_blocks) and inodes. A file with several
-// names counts once. Other file systems mounted in it are left out, and links
-// are not followed, whatever an app does to the tree meanwhile; what vanishes
-// under way does not count. A tree that is absurdly deep is errs.Exhausted. It
-// ends with ctx.
-func DirUsage(ctx context.Context, root string) (bytes, inodes uint64, err error) {
-	const op = "measure directory"
-	top, err := os.OpenRoot(root)
+// AppUsage measures one app. Of one that doesn't run only the writable layer
+// is left. An app that ends meanwhile is errs.NotFound.
+func (e *Engine) AppUsage(id string) (Usage, error) {
+	p, a, err := e.App(id)
 	if err != nil {
-		return 0, 0, errs.Wrap(op, root, err)
+		return Usage{}, err
 	}
-	defer top.Close()
-	fi, err := top.Stat(".")
+	u := Usage{Layer: e.layers.usage(a.ID)}
+	if a.Status.State != manifest.AppRunning {
+		return u, nil
+	}
+	stats, err := e.cgroups.Stats(p.Pod.Cgroup(a.ID))
 	if err != nil {
-		return 0, 0, errs.Wrap(op, root, err)
+		return Usage{}, errs.Wrap("measure app", a.Name, err)
 	}
-	u := usageWalk{ended: ctx.Err, links: map[uint64]struct{}{}}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, 0, errs.New(op, errs.Unsupported, root, errors.New("the file system tells no sizes"))
-	}
-	u.device = st.Dev
-	u.add(st)
-	if err := u.dir(top, 0); err != nil {
-		return 0, 0, errs.Wrap(op, root, err)
-	}
-	return u.bytes, u.inodes, nil
+	u.CgroupStats = *stats
+	u.NanoCores = e.rates.nanoCores(a.ID, stats.Time, stats.CPU.Nanos)
+	return u, nil
 }
 
-// usageWalk is one walk by DirUsage. The device makes an inode number unique.
-type usageWalk struct {
-	ended         func() error // the walk must stop, and why
-	device        uint64
-	links         map[uint64]struct{} // inodes with several names, seen already
-	bytes, inodes uint64
-}
-
-func (u *usageWalk) add(st *syscall.Stat_t) {
-	const blockSize = 512 // of st_blocks, whatever the file system's is: stat(2)
-	u.bytes += uint64(st.Blocks) * blockSize
-	u.inodes++
-}
-
-func (u *usageWalk) dir(root *os.Root, depth int) error {
-	if depth > maxUsageDepth {
-		return errs.New("descend", errs.Exhausted, "", fmt.Errorf("more than %d levels of directories", maxUsageDepth))
-	}
-	d, err := root.Open(".")
+// AppDetails measures a running app; one that doesn't run is
+// errs.Precondition.
+func (e *Engine) AppDetails(id string) (Details, error) {
+	const op = "measure app"
+	p, a, err := e.App(id)
 	if err != nil {
-		return unlessGone(err)
+		return Details{}, err
 	}
-	defer d.Close()
-	for {
-		if err := u.ended(); err != nil {
-			return err
-		}
-		names, err := d.Readdirnames(usageBatch)
-		for _, name := range names {
-			if err := u.entry(root, name, depth); err != nil {
-				return err
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return unlessGone(err)
+	if a.Status.State != manifest.AppRunning {
+		return Details{}, errs.New(op, errs.Precondition, a.Name, errNotRunning)
+	}
+	var d Details
+	if d.Usage, err = e.AppUsage(a.ID); err != nil {
+		return Details{}, err
+	}
+	cgroup := p.Pod.Cgroup(a.ID)
+	pids, err := e.cgroups.Procs(cgroup)
+	if err != nil {
+		return Details{}, errs.Wrap(op, a.Name, err)
+	}
+	d.Cgroup, d.Procs = cgroup, uint64(len(pids))
+	if files, sockets, whole := sys.OpenFiles(pids); whole {
+		d.OpenFiles = &OpenFiles{Files: files, Sockets: sockets}
+		if limit, limited := sys.OpenFilesLimit(a.Status.PID); limited {
+			d.OpenFiles.Limit = &limit
 		}
 	}
+	d.CgroupDetails, err = e.cgroups.Details(cgroup)
+	return d, errs.Wrap(op, a.Name, err)
 }
 
-func (u *usageWalk) entry(root *os.Root, name string, depth int) error {
-	fi, err := root.Lstat(name)
+// PodUsage measures a pod as a whole: the cgroup that holds those of its apps
+// and of its supervisor, and its interfaces. A pod that doesn't run is
+// errs.Precondition.
+func (e *Engine) PodUsage(id string) (Usage, error) {
+	const op = "measure pod"
+	p, err := e.Pod(id)
 	if err != nil {
-		return unlessGone(err)
+		return Usage{}, err
 	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok || st.Dev != u.device {
+	if p.State != pod.Running {
+		return Usage{}, errs.New(op, errs.Precondition, podName(p.Pod), errNotRunning)
+	}
+	stats, err := e.cgroups.Stats(p.Pod.CgroupParent)
+	if err != nil {
+		return Usage{}, errs.Wrap(op, podName(p.Pod), err)
+	}
+	return Usage{
+		CgroupStats: *stats,
+		NanoCores:   e.rates.nanoCores(p.Pod.ID, stats.Time, stats.CPU.Nanos),
+		Network:     e.interfaces(p),
+	}, nil
+}
+
+// PodDetails measures a pod as PodUsage does, and in more detail.
+func (e *Engine) PodDetails(id string) (Details, error) {
+	var d Details
+	var err error
+	if d.Usage, err = e.PodUsage(id); err != nil {
+		return Details{}, err
+	}
+	p, err := e.Pod(id)
+	if err != nil {
+		return Details{}, err
+	}
+	pids, err := e.cgroups.Procs(p.Pod.CgroupParent)
+	if err != nil {
+		return Details{}, errs.Wrap("measure pod", podName(p.Pod), err)
+	}
+	d.Cgroup, d.Procs = p.Pod.CgroupParent, uint64(len(pids))
+	d.CgroupDetails, err = e.cgroups.Details(p.Pod.CgroupParent)
+	return d, errs.Wrap("measure pod", podName(p.Pod), err)
+}
+
+// interfaces counts those of a pod's own network; none of a pod that ends
+// just now.
+func (e *Engine) interfaces(p *pod.Snapshot) []sys.InterfaceCounters {
+	if p.Pod.Namespaces.Network != manifest.NamespacePod {
 		return nil
 	}
-	if fi.IsDir() {
-		return u.child(root, name, fi, depth)
-	}
-	if st.Nlink > 1 {
-		if _, seen := u.links[st.Ino]; seen {
-			return nil
+	all := e.countersOf(p)
+	if p.Network != nil && len(p.Network.Attachments) > 0 {
+		own := p.Network.Attachments[0].Interface
+		if i := slices.IndexFunc(all, func(c sys.InterfaceCounters) bool { return c.Name == own }); i > 0 {
+			first := all[i]
+			copy(all[1:], all[:i])
+			all[0] = first
 		}
-		if len(u.links) >= maxUsageLinks {
-			return errs.New("count links", errs.Exhausted, "", fmt.Errorf("more than %d files with several names", maxUsageLinks))
-		}
-		u.links[st.Ino] = struct{}{}
 	}
-	u.add(st)
-	return nil
+	return all
 }
 
-// child goes into a directory, if it still is the one that was seen: an app
-// may have put a link in its place.
-func (u *usageWalk) child(root *os.Root, name string, seen fs.FileInfo, depth int) error {
-	child, err := root.OpenRoot(name)
-	if err != nil {
-		return unlessReplaced(err)
+// countersOf looks from any process of the pod's: we need not have found its
+// supervisor yet.
+func (e *Engine) countersOf(p *pod.Snapshot) []sys.InterfaceCounters {
+	pids := []int{p.Supervisor}
+	for _, a := range p.Apps {
+		if a.Status.State == manifest.AppRunning {
+			pids = append(pids, a.Status.PID)
+		}
 	}
-	defer child.Close()
-	now, err := child.Stat(".")
-	if err != nil {
-		return unlessGone(err)
-	}
-	if !os.SameFile(seen, now) {
-		return nil
-	}
-	if st, ok := now.Sys().(*syscall.Stat_t); ok {
-		u.add(st)
-	}
-	return u.dir(child, depth+1)
-}
-
-// unlessReplaced forgets err, with which what was a directory could not be
-// opened, where it can only mean that there is something else now, or nothing.
-// (Looking again proves nothing: inode numbers are used anew at once.)
-func unlessReplaced(err error) error {
-	kind := errs.KindOf(err)
-	if kind == errs.Exhausted || kind == errs.Denied || errors.Is(err, syscall.EIO) {
-		return err
+	for _, pid := range pids {
+		if pid == 0 {
+			continue
+		}
+		if all, err := sys.NetCounters(e.netns(p.Pod.ID), pid); err == nil {
+			return all
+		}
 	}
 	return nil
 }
 
-// unlessGone forgets that a name vanished, or became another kind of file,
-// between reading and using it.
-func unlessGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
-		return nil
-	}
-	return err
+// Accounts says what this host counts.
+func (e *Engine) Accounts() sys.Accounts { return e.cgroups.Accounts() }
+
+// forget drops what is remembered of a pod or an app.
+func (e *Engine) forget(id string) {
+	e.layers.forget(id)
+	e.rates.forget(id)
+	e.removals.forget(id)
 }

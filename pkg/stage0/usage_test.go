@@ -6,35 +6,84 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stagelet/stagelet/internal/errs"
-	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/internal/testutil"
 )
 
-func TestUsageOf(t *testing.T) {
-	now := time.Unix(7, 0)
-	got := usageOf(&sys.CgroupStats{
-		Time: now, CPU: sys.CPUStats{Nanos: 1},
-		Memory:    sys.MemoryStats{Usage: 100, WorkingSet: 60, RSS: 50, Limit: 200, Faults: 3, MajorFaults: 2},
-		Processes: 4,
-	})
-	want := Usage{
-		Time: now, CPUNanos: 1, MemoryUsage: 100, MemoryWorkingSet: 60, MemoryRSS: 50, MemoryAvailable: 140,
-		PageFaults: 3, MajorPageFaults: 2, Processes: 4,
-	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v", got)
-	}
-	for limit, available := range map[uint64]uint64{0: 0, 10: 0, 61: 1} {
-		if got := usageOf(&sys.CgroupStats{Memory: sys.MemoryStats{WorkingSet: 60, Limit: limit}}); got.MemoryAvailable != available {
-			t.Errorf("limit %d: %d available", limit, got.MemoryAvailable)
+func TestCPURates(t *testing.T) {
+	r := newCPURates()
+	begun := time.Unix(100, 0)
+	for _, c := range []struct {
+		after time.Duration
+		nanos uint64
+		want  int64 // -1: none
+	}{
+		{0, 5e9, -1},
+		{rateWindow / 2, 6e9, -1}, // too early
+		{2 * time.Second, 8e9, 15e8},
+		{2*time.Second + 1, 9e9, 15e8}, // the last one again
+		{4 * time.Second, 8e9, 0},
+		{5 * time.Second, 1e9, -1}, // made anew
+		{6 * time.Second, 2e9, 1e9},
+	} {
+		got := r.nanoCores("a", begun.Add(c.after), c.nanos)
+		switch {
+		case c.want < 0 && got != nil:
+			t.Errorf("after %s: %d", c.after, *got)
+		case c.want >= 0 && (got == nil || *got != uint64(c.want)):
+			t.Errorf("after %s: %v, want %d", c.after, got, c.want)
 		}
+	}
+	r.nanoCores("b", begun.Add(rateMemory+time.Minute), 1)
+	if r.known["a"] != nil || r.known["b"] == nil {
+		t.Error("a reading that nobody followed up is still held")
+	}
+	r.forget("b")
+	if len(r.known) != 0 {
+		t.Error("not forgotten")
+	}
+}
+
+func TestLayersMeasureOnceAtATime(t *testing.T) {
+	l := newLayers()
+	due, walked := l.begin("app")
+	if due == nil || walked == nil {
+		t.Fatal("a new layer is not measured")
+	}
+	if again, same := l.begin("app"); again != nil || same != walked {
+		t.Error("it is measured twice at once")
+	}
+	if l.usage("app") != nil {
+		t.Error("it has a size already")
+	}
+	found := &LayerUsage{Bytes: 5}
+	l.end(due, time.Minute, found)
+	if !closed(walked) || l.usage("app") != found {
+		t.Error("the size is not kept")
+	}
+	if again, under := l.begin("app"); again != nil || under != nil {
+		t.Error("it is measured again at once")
+	}
+	if rest := time.Until(due.next); rest < layerShare*time.Minute/2 {
+		t.Errorf("after a walk of a minute there is a rest of %s only", rest)
+	}
+	due.next = time.Time{}
+	due, _ = l.begin("app")
+	l.end(due, 0, nil) // it could not be read
+	if l.usage("app") != found {
+		t.Error("what was known is forgotten")
+	}
+	due.next = time.Time{}
+	due, _ = l.begin("app")
+	l.forget("app")
+	l.end(due, 0, found)
+	if len(l.known) != 0 {
+		t.Error("an app that was removed while it was measured is remembered")
 	}
 }
 

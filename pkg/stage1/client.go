@@ -114,11 +114,6 @@ func (c *Client) ReopenLog(ctx context.Context, id string) error {
 	return c.call(ctx, wire.ReopenLog, wire.AppParams{ID: id}, nil)
 }
 
-// Stats asks for what only the supervisor can count.
-func (c *Client) Stats(ctx context.Context) (r wire.StatsResult, err error) {
-	return r, c.quick(ctx, wire.Stats, nil, &r)
-}
-
 // Shutdown ends every app and then the supervisor.
 func (c *Client) Shutdown(ctx context.Context) error {
 	return c.call(ctx, wire.Shutdown, nil, nil)

@@ -26,7 +26,7 @@ func parallel(n, atOnce int, f func(i int)) {
 }
 
 // crowd runs n pods with one app each, 10 at a time.
-func (s *server) crowd(t *testing.T, n int, script func(i int) string) []*app {
+func (s *server) crowd(t testing.TB, n int, script func(i int) string) []*app {
 	t.Helper()
 	apps := make([]*app, n)
 	configs := make([]*app, n)

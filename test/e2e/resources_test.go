@@ -60,39 +60,6 @@ func TestResources(t *testing.T) {
 	}
 }
 
-func TestStats(t *testing.T) {
-	s := startServer(t)
-	p := s.runPod(t)
-	a := p.start(t, "head -c 1000000 /dev/zero > /data; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo done; sleep 1000")
-	eventually(t, func() error { return wantText(a.output(t), "done\n") })
-	st, err := s.runtime.ContainerStats(s.ctx, a.id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantEqual(t, "id", st.GetAttributes().GetId(), a.id)
-	if st.GetCpu().GetUsageCoreNanoSeconds().GetValue() == 0 || st.GetMemory().GetWorkingSetBytes().GetValue() == 0 {
-		t.Errorf("cpu %v, memory %v", st.Cpu, st.Memory)
-	}
-	if used := st.GetWritableLayer().GetUsedBytes().GetValue(); used < 1_000_000 {
-		t.Errorf("the writable layer has %d bytes", used)
-	}
-	ps, err := s.runtime.PodSandboxStats(s.ctx, p.id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := ps.GetLinux().GetNetwork().GetDefaultInterface().GetName(); n != "eth0" {
-		t.Errorf("network statistics of %q", n)
-	}
-	list, err := s.runtime.ListContainerStats(s.ctx, &cri.ContainerStatsFilter{PodSandboxId: p.id})
-	if err != nil || len(list) != 1 {
-		t.Errorf("ListContainerStats: %v, %v", list, err)
-	}
-	pods, err := s.runtime.ListPodSandboxStats(s.ctx, &cri.PodSandboxStatsFilter{Id: p.id})
-	if err != nil || len(pods) != 1 {
-		t.Errorf("ListPodSandboxStats: %v, %v", pods, err)
-	}
-}
-
 // A pod that names no cgroup gets one of its own, which goes with it.
 func TestPodWithoutCgroupParent(t *testing.T) {
 	s := startServer(t)

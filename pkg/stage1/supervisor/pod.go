@@ -1,14 +1,10 @@
 package supervisor
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"os"
-	"strconv"
-	"strings"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/sys"
@@ -24,32 +20,11 @@ func (s *Supervisor) stats(context.Context, *call, struct{}) (reply, error) {
 		if err != nil {
 			return reply{}, errs.Wrap("read interface counters", "", err)
 		}
-		r.Network = parseNetDev(data)
+		for _, c := range sys.ParseNetDev(string(data)) {
+			r.Network = append(r.Network, wire.InterfaceStats(c))
+		}
 	}
 	return reply{result: r}, nil
-}
-
-// parseNetDev reads proc_pid_net(5)'s dev: two lines of heads, then one for
-// each interface. Lines of another form are left out.
-func parseNetDev(data []byte) (all []wire.InterfaceStats) {
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for lines.Scan() {
-		name, counters, found := strings.Cut(lines.Text(), ":")
-		fields := strings.Fields(counters)
-		if name = strings.TrimSpace(name); !found || len(fields) < 16 || name == "lo" {
-			continue
-		}
-		st := wire.InterfaceStats{Name: name}
-		var errRx, errRxE, errTx, errTxE error
-		st.RxBytes, errRx = strconv.ParseUint(fields[0], 10, 64)
-		st.RxErrors, errRxE = strconv.ParseUint(fields[2], 10, 64)
-		st.TxBytes, errTx = strconv.ParseUint(fields[8], 10, 64)
-		st.TxErrors, errTxE = strconv.ParseUint(fields[10], 10, 64)
-		if errors.Join(errRx, errRxE, errTx, errTxE) == nil {
-			all = append(all, st)
-		}
-	}
-	return all
 }
 
 // dial connects to a port inside the pod's network namespace, which is ours.

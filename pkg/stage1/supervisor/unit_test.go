@@ -134,14 +134,3 @@ func TestHungRuntimesDoNotKeepTheirSlots(t *testing.T) {
 		t.Error("the slot was not given back")
 	}
 }
-
-func FuzzParseNetDev(f *testing.F) {
-	f.Add([]byte("Inter-|\n face |\n    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n  eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, i := range parseNetDev(data) {
-			if i.Name == "lo" {
-				t.Errorf("loopback in %q", data)
-			}
-		}
-	})
-}

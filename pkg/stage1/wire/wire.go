@@ -193,19 +193,23 @@ type DialParams struct {
 	Port uint16 `json:"port"`
 }
 
-// StatsResult is what only the supervisor can tell; cgroup figures are read
-// by whoever wants them.
+// StatsResult counts the pod's interfaces as the supervisor sees them. Stage0,
+// which can see them itself as long as both have one kernel, does not ask.
 type StatsResult struct {
 	Network []InterfaceStats `json:"network,omitempty"`
 }
 
 // InterfaceStats are the counters of one interface since it was made.
 type InterfaceStats struct {
-	Name     string `json:"name"`
-	RxBytes  uint64 `json:"rxBytes"`
-	RxErrors uint64 `json:"rxErrors"`
-	TxBytes  uint64 `json:"txBytes"`
-	TxErrors uint64 `json:"txErrors"`
+	Name      string `json:"name"`
+	RxBytes   uint64 `json:"rxBytes"`
+	RxPackets uint64 `json:"rxPackets"`
+	RxErrors  uint64 `json:"rxErrors"`
+	RxDropped uint64 `json:"rxDropped"`
+	TxBytes   uint64 `json:"txBytes"`
+	TxPackets uint64 `json:"txPackets"`
+	TxErrors  uint64 `json:"txErrors"`
+	TxDropped uint64 `json:"txDropped"`
 }
 
 // EventsParams asks for what comes after Since, for as long as the connection
