@@ -136,4 +136,11 @@ func (p *Plan) checkIndexes() error {
 	return nil
 }
 
+// Has says whether d is a digest, by whichever algorithm, of the manifest or
+// of an index that led to it.
+func (p *Plan) Has(d Digest) bool {
+	is := func(document []byte) bool { return d.Algorithm().FromBytes(document) == d }
+	return is(p.Manifest) || slices.ContainsFunc(p.Indexes, func(x Document) bool { return is(x.Data) })
+}
+
 func digestOf(data []byte) Digest { return digest.Canonical.FromBytes(data) }

@@ -154,7 +154,8 @@ func (x *session) stage(ctx context.Context, a *admission) error {
 }
 
 // repoDigests are the references by digest that the registry knows an image
-// by: what a tag leads to first.
+// by: what a tag leads to first. One that was asked for by a digest of another
+// algorithm is known by that, too.
 func repoDigests(p *image.Plan, manifest image.Digest) (all []string) {
 	if p.Source.IsZero() {
 		return nil
@@ -162,7 +163,11 @@ func repoDigests(p *image.Plan, manifest image.Digest) (all []string) {
 	for _, index := range p.IndexDigests {
 		all = append(all, p.Source.RepoDigest(index))
 	}
-	return append(all, p.Source.RepoDigest(manifest))
+	all = append(all, p.Source.RepoDigest(manifest))
+	if d := p.Asked.Digest(); d != "" && p.Has(d) && !slices.Contains(all, p.Source.RepoDigest(d)) {
+		all = append(all, p.Source.RepoDigest(d))
+	}
+	return all
 }
 
 // commit names all images of the session at one instant: the rename of the

@@ -352,6 +352,35 @@ func TestPullsShareTheWork(t *testing.T) {
 	expectClean(t, s)
 }
 
+// TestLayersComeInParallel, and no more of them at once than are meant to.
+func TestLayersComeInParallel(t *testing.T) {
+	s := newPullStore(t)
+	var layers [][]byte
+	for i := range 3 * parallelLayers {
+		layers = append(layers, layerOf(t, fmt.Sprint(i), "x"))
+	}
+	r := remoteOf(t, "app", "one", layers...)
+	r.slow = make(chan struct{})
+	pulled := make(chan error, 1)
+	go func() {
+		_, err := s.Pull(context.Background(), Intake{Candidate: r.Candidate})
+		pulled <- err
+	}()
+	for deadline := time.Now().Add(10 * time.Second); r.opened.Load() < parallelLayers; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d layers are fetched at once, want %d", r.opened.Load(), parallelLayers)
+		}
+	}
+	time.Sleep(20 * time.Millisecond)
+	if n := r.opened.Load(); n != parallelLayers {
+		t.Errorf("%d layers are fetched at once, want %d", n, parallelLayers)
+	}
+	close(r.slow)
+	if err := <-pulled; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWhoWaitsForAPullCanLeave(t *testing.T) {
 	s := newPullStore(t)
 	r := remoteOf(t, "app", "one", bigLayer(t, 1))
@@ -445,17 +474,31 @@ func TestLayersOfAnotherBootAreNotTrusted(t *testing.T) {
 }
 
 func TestRepoDigestsBeginWithWhatTheTagLeadsTo(t *testing.T) {
-	outer, inner, manifest := digest.FromString("outer"), digest.FromString("inner"), digest.FromString("manifest")
-	source, err := image.ParseRef("registry.example.com/app:v1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &image.Plan{Candidate: &image.Candidate{Source: source}, IndexDigests: []image.Digest{outer, inner}}
+	documents := [][]byte{[]byte("outer"), []byte("inner"), []byte("manifest")}
+	p := &image.Plan{Candidate: &image.Candidate{Manifest: documents[2]}}
 	var want []string
-	for _, d := range []image.Digest{outer, inner, manifest} {
+	for i, data := range documents {
+		d := digest.FromBytes(data)
 		want = append(want, "registry.example.com/app@"+string(d))
+		if i < 2 {
+			p.Indexes = append(p.Indexes, image.Document{Data: data})
+			p.IndexDigests = append(p.IndexDigests, d)
+		}
 	}
-	if got := repoDigests(p, manifest); !slices.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
+	for asked, more := range map[string][]string{
+		":v1": nil,
+		"@" + string(digest.FromBytes(documents[1])):                         nil,
+		"@" + string(digest.SHA512.FromBytes(documents[0])):                  {"registry.example.com/app@" + string(digest.SHA512.FromBytes(documents[0]))},
+		"@" + string(digest.SHA512.FromBytes(documents[2])):                  {"registry.example.com/app@" + string(digest.SHA512.FromBytes(documents[2]))},
+		"@" + string(digest.SHA512.FromBytes([]byte("what nobody gave us"))): nil,
+	} {
+		ref, err := image.ParseRef("registry.example.com/app" + asked)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Source, p.Asked = ref, ref
+		if got := repoDigests(p, digest.FromBytes(documents[2])); !slices.Equal(got, slices.Concat(want, more)) {
+			t.Errorf("%s: %v, want %v and %v", asked, got, want, more)
+		}
 	}
 }

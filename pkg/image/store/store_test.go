@@ -180,6 +180,37 @@ func TestRemove(t *testing.T) {
 	expectClean(t, s)
 }
 
+// TestRemoveByAnyName: CRI's strict rule, whichever name it comes by.
+func TestRemoveByAnyName(t *testing.T) {
+	for name, ref := range map[string]func(*image.Record) string{
+		"id":                 func(r *image.Record) string { return string(r.ID) },
+		"part of the id":     func(r *image.Record) string { return r.ID.Encoded()[:12] },
+		"manifest":           func(r *image.Record) string { return string(r.Manifest) },
+		"repo digest":        func(r *image.Record) string { return r.RepoDigests[0] },
+		"tag":                func(*image.Record) string { return "registry.example.com/app:v1" },
+		"tag and digest":     func(r *image.Record) string { return "registry.example.com/app:v1@" + string(r.Manifest) },
+		"the tag of another": func(*image.Record) string { return "registry.example.com/app:v2" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newPullStore(t)
+			base := layerOf(t, "a", "1")
+			r := pull(t, s, remoteOf(t, "registry.example.com/app:v1", "one", base))
+			pull(t, s, remoteOf(t, "registry.example.com/app:v2", "two", base))
+			if err := s.Remove(ref(r)); err != nil {
+				t.Fatal(err)
+			}
+			want := "two [registry.example.com/app:v2]"
+			if name == "the tag of another" {
+				want = "one [registry.example.com/app:v1]"
+			}
+			if got := ids(t, s); !slices.Equal(got, []string{want}) {
+				t.Errorf("left are %v, want %s", got, want)
+			}
+			expectClean(t, s)
+		})
+	}
+}
+
 func TestLeaseOutlivesTheImage(t *testing.T) {
 	s := newStore(t)
 	r := admit(t, s, candidateOf(t, "app", "one", layerOf(t, "a", "1")))[0]

@@ -186,11 +186,8 @@ func (p *Policy) target(plan *image.Plan) (*target, error) {
 	}
 	t.digests = append([]image.Digest{plan.Digest}, plan.IndexDigests...)
 	// A reference may name them by another algorithm.
-	if d := t.ref.Digest(); d != "" && !slices.Contains(t.digests, d) {
-		named := func(document []byte) bool { return d.Algorithm().FromBytes(document) == d }
-		if named(plan.Manifest) || slices.ContainsFunc(plan.Indexes, func(x image.Document) bool { return named(x.Data) }) {
-			t.digests = append(t.digests, d)
-		}
+	if d := t.ref.Digest(); d != "" && !slices.Contains(t.digests, d) && plan.Has(d) {
+		t.digests = append(t.digests, d)
 	}
 	return t, nil
 }
