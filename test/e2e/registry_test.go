@@ -33,12 +33,16 @@ type imageRegistry struct {
 	slow atomic.Int64
 	// evidence are signatures, in every repository.
 	evidence *signed.Repo
+	// password, when set, is what the user registryUser has to show.
+	password string
 
 	mu    sync.Mutex
 	blobs map[string][]byte
 	tags  map[string]string   // "repository:tag" to digests
 	asked map[string][]string // by digests of blobs, the Range of each request
 }
+
+const registryUser = "somebody"
 
 func newRegistry(t testing.TB) *imageRegistry {
 	t.Helper()
@@ -82,6 +86,23 @@ func (r *imageRegistry) push(t testing.TB, repository, tag string, layers ...[]b
 	}
 }
 
+// put stores a document or a blob under its digest.
+func (r *imageRegistry) put(algorithm digest.Algorithm, mediaType string, data []byte) v1.Descriptor {
+	d := v1.Descriptor{MediaType: mediaType, Digest: algorithm.FromBytes(data), Size: int64(len(data))}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.blobs[string(d.Digest)] = data
+	return d
+}
+
+// tag lets a tag lead to a document, and gives the reference.
+func (r *imageRegistry) tag(repository, tag string, d v1.Descriptor) (ref string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tags[repository+":"+tag] = string(d.Digest)
+	return r.host + "/" + repository + ":" + tag
+}
+
 // requests gives the requests for blobs since it was called last: by digest,
 // the Range of each.
 func (r *imageRegistry) requests() map[digest.Digest][]string {
@@ -112,6 +133,11 @@ func (r *imageRegistry) documents(t testing.TB, ref string) (m v1.Manifest, c v1
 
 // ServeHTTP serves what a pull needs of the OCI distribution-spec.
 func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	if user, password, _ := q.BasicAuth(); r.password != "" && (user != registryUser || password != r.password) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="private"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
 	path := strings.TrimPrefix(q.URL.Path, "/v2/")
 	dir, reference := filepath.Split(path)
 	repository, kind := filepath.Split(strings.TrimSuffix(dir, "/"))
@@ -130,7 +156,9 @@ func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	case kind == "referrers", !there:
 		r.serveEvidence(w, q, kind, filepath.Base(path))
 	case kind == "manifests":
-		w.Header().Set("Content-Type", v1.MediaTypeImageManifest)
+		var document struct{ MediaType string }
+		_ = json.Unmarshal(data, &document) // or the client will see
+		w.Header().Set("Content-Type", document.MediaType)
 		w.Header().Set("Docker-Content-Digest", reference)
 		_, _ = w.Write(data)
 	default:
