@@ -14,6 +14,7 @@ import (
 	"github.com/stagelet/stagelet/pkg/image/trust"
 	"github.com/stagelet/stagelet/pkg/stage0"
 	"github.com/stagelet/stagelet/pkg/stage1/cdi"
+	"github.com/stagelet/stagelet/pkg/stage1/ocispec"
 )
 
 // config is /etc/stagelet/config.yaml; docs/configuration.md has a line for
@@ -31,6 +32,7 @@ type config struct {
 	Handlers map[string]handlerConfig `json:"handlers"` // by RuntimeHandler name
 	GC       gcConfig                 `json:"gc"`
 	NRI      nriConfig                `json:"nri"`
+	Ulimits  map[string]string        `json:"ulimits"` // of all apps' processes, by name: "soft:hard"
 
 	cdiDirs []string // by a flag alone: vendors know no other places
 }
@@ -150,6 +152,9 @@ func (c *config) check() error {
 	}
 	if d := c.Cgroup.Driver; d != autoDriver && d != string(stage0.CgroupFS) && d != string(stage0.Systemd) {
 		return errs.New(op, errs.Invalid, "cgroup.driver", fmt.Errorf("%q is neither auto nor systemd nor cgroupfs", d))
+	}
+	if _, err := ocispec.ParseUlimits(c.Ulimits); err != nil {
+		return errs.Wrap(op, "ulimits", err)
 	}
 	for name := range c.Handlers {
 		if name == "" {

@@ -160,6 +160,8 @@ func TestConfigurationsThatCantWork(t *testing.T) {
 		"cgroup: {driver: dbus}":                "cgroup.driver",
 		"network: {bridge: x}":                  "bridge",
 		"gc: {grace: soon}":                     "gc.grace",
+		"ulimits: {files: \"1\"}":               "ulimits",
+		"ulimits: {nofile: \"2:1\"}":            "nofile",
 		`handlers: {"": {runtime: /usr/bin/x}}`: "handlers",
 	} {
 		if _, err := configured(t, configFile(t, content)); !errors.Is(err, errs.Invalid) || !strings.Contains(err.Error(), names) {

@@ -14,6 +14,7 @@ import (
 	"github.com/stagelet/stagelet/pkg/nri"
 	"github.com/stagelet/stagelet/pkg/stage0"
 	"github.com/stagelet/stagelet/pkg/stage1"
+	"github.com/stagelet/stagelet/pkg/stage1/ocispec"
 )
 
 // node is the engine with its parts.
@@ -52,8 +53,12 @@ func openNode(c *config) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	ulimits, err := ocispec.ParseUlimits(c.Ulimits)
+	if err != nil {
+		return nil, err
+	}
 	engine, err := stage0.New(stage0.Options{
-		Root: c.Root, Run: c.Run, NetNSDir: c.Network.NetNSDir, CDIDirs: c.cdiDirs,
+		Root: c.Root, Run: c.Run, NetNSDir: c.Network.NetNSDir, CDIDirs: c.cdiDirs, Ulimits: ulimits,
 		Images: images, Find: finder(c, switches{}), Network: net, Flavors: flavors, Pins: pins,
 		CgroupManager: c.Cgroup.driver(),
 		Plugins:       openPlugins(c), Warn: warn,

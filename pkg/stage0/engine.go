@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/stagelet/stagelet/internal/errs"
@@ -28,10 +29,11 @@ import (
 
 // Options are the parts that an engine is made of.
 type Options struct {
-	Root     string   // what outlives a boot
-	Run      string   // what doesn't
-	NetNSDir string   // where network namespaces are pinned
-	CDIDirs  []string // where vendors describe devices, the weakest first
+	Root     string              // what outlives a boot
+	Run      string              // what doesn't
+	NetNSDir string              // where network namespaces are pinned
+	CDIDirs  []string            // where vendors describe devices, the weakest first
+	Ulimits  []specs.POSIXRlimit // of all apps; those that it lacks are the server's own
 	Images   *store.Store
 	Find     Finder // in registries; nil: none are asked
 	Network  *network.Network
@@ -91,6 +93,9 @@ func New(o Options) (*Engine, error) {
 	}
 	host, err := ocispec.ReadHost(cgroups)
 	if err != nil {
+		return nil, err
+	}
+	if err := ocispec.CheckUlimits(o.Ulimits, host); err != nil {
 		return nil, err
 	}
 	e := &Engine{

@@ -50,7 +50,7 @@ func (e *Engine) spec(p *pod.Snapshot, app *manifest.App) (*specs.Spec, error) {
 	in := ocispec.Input{
 		Pod: p.Pod, App: app, Host: e.host, Namespaces: p.Namespaces,
 		Dir: e.pods.Dir(pod.PhaseRun, p.Pod.ID), RunDir: e.pods.RunDir(p.Pod.ID),
-		EtcFiles: []string{"hostname", "hosts", "resolv.conf"},
+		EtcFiles: []string{"hostname", "hosts", "resolv.conf"}, Ulimits: e.Ulimits,
 	}
 	var err error
 	if in.Hostname, err = hostnameOf(p.Pod); err != nil {

@@ -97,7 +97,9 @@ devices:
 	t.Run("in a user namespace", func(t *testing.T) {
 		users := s.runPod(t, usersPod)
 		wantEqual(t, "output", users.output(t, "echo $DEVICE; ls /opt/vendor; touch /opt/vendor/x 2>/dev/null || echo read-only; echo x > /dev/mynull && echo gone; ls /dev/mylog",
-			func(c *cri.ContainerConfig) { c.CDIDevices = []*cri.CDIDevice{{Name: "vendor.com/dev=log"}, {Name: "vendor.com/dev=nil"}} }), "log\ninside\nread-only\ngone\n/dev/mylog")
+			func(c *cri.ContainerConfig) {
+				c.CDIDevices = []*cri.CDIDevice{{Name: "vendor.com/dev=log"}, {Name: "vendor.com/dev=nil"}}
+			}), "log\ninside\nread-only\ngone\n/dev/mylog")
 	})
 	for _, c := range []struct {
 		name, says string

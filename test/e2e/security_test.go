@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -189,4 +190,24 @@ func testSharedPID(t *testing.T, s *server) {
 	})
 	a.stop(t, 0)
 	wantEqual(t, "state of the other app", b.status(t).State, cri.ContainerState_CONTAINER_RUNNING)
+}
+
+func TestUlimits(t *testing.T) {
+	s := newServer(t)
+	config, err := os.OpenFile(s.path("config.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = config.WriteString("ulimits: {nofile: \"777:888\", core: \"0\"}\n")
+	if err := errors.Join(err, config.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s.importImage(busyboxArchive(t))
+	s.start()
+	t.Cleanup(s.finish)
+	p := s.runPod(t)
+	const show = "ulimit -S -n; ulimit -H -n; ulimit -H -c"
+	a := p.start(t, show+"; exec sleep 1000")
+	wantEqual(t, "limits of an exec", a.exec(t, show), "777\n888\n0")
+	eventually(t, func() error { return wantText(strings.TrimSpace(a.output(t)), "777\n888\n0") })
 }

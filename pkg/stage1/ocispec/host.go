@@ -41,7 +41,7 @@ func ReadHost(cgroups sys.Cgroups) (Host, error) {
 	}
 	h := Host{
 		CgroupV2: cgroups.V2(), SwapLimits: cgroups.SwapLimits(), HugePageSizes: cgroups.HugePageSizes(),
-		Capabilities: bounding,
+		Capabilities: bounding, Effective: effective,
 	}
 	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	h.AppArmor = err == nil && bytes.HasPrefix(enabled, []byte("Y"))

@@ -71,6 +71,7 @@ func processOf(in Input) (*specs.Process, error) {
 		NoNewPrivileges: app.Security.NoNewPrivs,
 		ApparmorProfile: apparmor,
 		OOMScoreAdj:     &score,
+		Rlimits:         in.Ulimits,
 		SelinuxLabel:    app.Security.SELinuxLabel,
 	}, nil
 }

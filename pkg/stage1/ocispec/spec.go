@@ -47,6 +47,8 @@ type Input struct {
 
 	// Devices that the app gets, as AppDevices finds them.
 	Devices []Device
+	// Ulimits of the app's processes; those that it lacks are the supervisor's.
+	Ulimits []specs.POSIXRlimit
 	// SeccompProfile holds the bytes of the profile that the app names
 	// (manifest.Seccomp.Localhost).
 	SeccompProfile []byte
@@ -58,6 +60,7 @@ type Host struct {
 	SwapLimits    bool     // the swap of a cgroup can be limited
 	HugePageSizes []string // that can be limited, as "2MB"
 	Capabilities  []string // that we can give away: our own bounding set
+	Effective     []string // capabilities that we have
 	AppArmor      bool     // the kernel enforces AppArmor profiles
 	// OOMScoreAdjFloor is the least oom_score_adj that we may set, without
 	// CAP_SYS_RESOURCE our own one; nil: any.
