@@ -23,10 +23,23 @@ import (
 )
 
 // comparison runs this program as the comparison program.
-type comparison struct{ dir string }
+type comparison struct {
+	title, dir string
+	env        []string // beside our own
+}
 
-func (c *comparison) name() string { return "decompress, then apply" }
+func (c *comparison) name() string { return c.title }
 func (c *comparison) close() error { return nil }
+
+// comparisons are containerd with the programs that are in PATH and, if that
+// makes a difference, with none.
+func comparisons(dir string) []contestant {
+	all := []contestant{&comparison{title: "decompress, then apply", dir: filepath.Join(dir, "compare")}}
+	if decompressor() != "" {
+		all = append(all, &comparison{title: "the same in Go alone", dir: filepath.Join(dir, "compare-go"), env: []string{"PATH="}})
+	}
+	return all
+}
 
 func (c *comparison) pull(ctx context.Context, ref string) (got result, err error) {
 	host, _, _ := strings.Cut(ref, "/")
@@ -35,7 +48,7 @@ func (c *comparison) pull(ctx context.Context, ref string) (got result, err erro
 		return got, err
 	}
 	cmd := exec.CommandContext(ctx, self, "-dir", c.dir, "-compare", "http://"+host+"/v2/bench/manifests/v1")
-	cmd.Stderr = os.Stderr
+	cmd.Stderr, cmd.Env = os.Stderr, append(os.Environ(), c.env...)
 	begun := time.Now()
 	if err := cmd.Start(); err != nil {
 		return got, err
@@ -191,12 +204,20 @@ func unpack(ctx context.Context, path, root string) error {
 // decompress is containerd's pkg/archive/compression: a program where there is
 // one. Before 2.4 it took the slower gzip of Go where there is none.
 func decompress(ctx context.Context, packed io.Reader) (io.Reader, error) {
-	for _, name := range []string{"igzip", "unpigz"} {
-		if program, err := exec.LookPath(name); err == nil {
-			return pipe(exec.CommandContext(ctx, program, "-d", "-c"), packed)
-		}
+	if program := decompressor(); program != "" {
+		return pipe(exec.CommandContext(ctx, program, "-d", "-c"), packed)
 	}
 	return gzip.NewReader(struct{ io.Reader }{packed})
+}
+
+// decompressor is the program that containerd takes, "" without one.
+func decompressor() string {
+	for _, name := range []string{"igzip", "unpigz"} {
+		if program, err := exec.LookPath(name); err == nil {
+			return program
+		}
+	}
+	return ""
 }
 
 // pipe is containerd's cmdStream.

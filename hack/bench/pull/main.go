@@ -88,7 +88,7 @@ func run(ctx context.Context, o *options) (err error) {
 	}
 	defer r.close()
 
-	contestants := []contestant{&comparison{dir: filepath.Join(o.dir, "compare")}}
+	contestants := comparisons(o.dir)
 	own, err := startStagelet(ctx, o, r.host)
 	if err != nil {
 		return err

@@ -60,9 +60,10 @@ func watchMemory(pids ...int) (peak func() int64) {
 }
 
 // memory is the peak so far of a process, and of the children it has now
-// (VmHWM of proc(5)), in KB.
-func memory(pid int) (sum int64) {
-	dir := filepath.Join("/proc", strconv.Itoa(pid))
+// (VmHWM of proc(5)), in KB. A child that runs the same program is about to
+// run another, and shows its parent's memory.
+func memory(self int) (sum int64) {
+	dir := filepath.Join("/proc", strconv.Itoa(self))
 	data, _ := os.ReadFile(filepath.Join(dir, "status"))
 	for line := range strings.Lines(string(data)) {
 		if rest, is := strings.CutPrefix(line, "VmHWM:"); is {
@@ -73,10 +74,15 @@ func memory(pid int) (sum int64) {
 	for _, list := range lists {
 		data, _ := os.ReadFile(list)
 		for _, child := range strings.Fields(string(data)) {
-			if pid, err := strconv.Atoi(child); err == nil {
+			if pid, err := strconv.Atoi(child); err == nil && program(pid) != program(self) {
 				sum += memory(pid)
 			}
 		}
 	}
 	return sum
+}
+
+func program(pid int) string {
+	path, _ := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
+	return path
 }
