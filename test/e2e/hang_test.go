@@ -192,6 +192,9 @@ func (s *server) goesOnBeside(t testing.TB, hung *pod) {
 	if _, err := s.runtime.ListContainerStats(s.ctx, nil); err != nil {
 		t.Errorf("ListContainerStats: %v", err)
 	}
+	if _, err := s.runtime.ListPodSandboxStats(s.ctx, nil); err != nil {
+		t.Errorf("ListPodSandboxStats: %v", err)
+	}
 	if _, err := s.runtime.Status(s.ctx, true); err != nil {
 		t.Errorf("Status: %v", err)
 	}
