@@ -2,6 +2,7 @@ package signed
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,7 +29,7 @@ func NewGPG(t testing.TB) *GPG {
 	}
 	g := &GPG{t, home}
 	t.Cleanup(func() {
-		_ = exec.Command("gpgconf", "--homedir", home, "--kill", "all").Run()
+		_ = exec.CommandContext(context.Background(), "gpgconf", "--homedir", home, "--kill", "all").Run()
 		if err := os.RemoveAll(home); err != nil {
 			t.Error(err)
 		}
@@ -40,7 +41,7 @@ func NewGPG(t testing.TB) *GPG {
 func (g *GPG) Run(in []byte, args ...string) []byte {
 	g.t.Helper()
 	args = append([]string{"--homedir", g.home, "--batch", "--yes", "--pinentry-mode", "loopback", "--passphrase", "", "--quiet"}, args...)
-	cmd := exec.Command("gpg", args...)
+	cmd := exec.CommandContext(g.t.Context(), "gpg", args...)
 	cmd.Stdin = bytes.NewReader(in)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr

@@ -151,15 +151,11 @@ func bindOptions(m manifest.Mount) ([]string, error) {
 	default:
 		return nil, invalid("propagation", "%q is unknown", m.Propagation)
 	}
-	for _, o := range m.Options {
-		if !slices.Contains([]string{manifest.NoExec, manifest.NoDev, manifest.NoSUID}, o) {
-			return nil, invalid("option", "%q is unknown", o)
-		}
-		options = append(options, "r"+o) // recursively: what is mounted below must not undo it
+	flags, err := mountFlags(m)
+	if err != nil {
+		return nil, err
 	}
-	if m.Image != nil {
-		options = append(options, manifest.NoDev) // as it is mounted: a runtime that binds it anew forgets
-	}
+	options = append(options, flags...)
 	if !m.RecursiveReadOnly {
 		return append(options, readWrite(m.ReadOnly)), nil
 	}
@@ -167,6 +163,19 @@ func bindOptions(m manifest.Mount) ([]string, error) {
 		return nil, invalid("recursively read-only", "it needs read-only and private propagation, too")
 	}
 	return append(options, "rro"), nil
+}
+
+func mountFlags(m manifest.Mount) (flags []string, err error) {
+	for _, o := range m.Options {
+		if !slices.Contains([]string{manifest.NoExec, manifest.NoDev, manifest.NoSUID}, o) {
+			return nil, invalid("option", "%q is unknown", o)
+		}
+		flags = append(flags, "r"+o) // recursively: what is mounted below must not undo it
+	}
+	if m.Image != nil {
+		flags = append(flags, manifest.NoDev) // as it is mounted: a runtime that binds it anew forgets
+	}
+	return flags, nil
 }
 
 func readWrite(readOnly bool) string {
