@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 )
 
@@ -11,6 +12,7 @@ import (
 // is translated.
 type platform struct {
 	appArmor, selinux bool  // the kernel enforces it
+	appArmorParser    bool  // profiles can be loaded
 	recursiveReadOnly bool  // of the pod's handler
 	noUsers           error // why the handler has no user namespaces; nil: it has
 }
@@ -31,8 +33,11 @@ func (p platform) with(n nodeState, handler string) platform {
 func detectPlatform(sysfs string) platform {
 	enabled, err := os.ReadFile(filepath.Join(sysfs, "module/apparmor/parameters/enabled"))
 	_, noSELinux := os.Stat(filepath.Join(sysfs, "fs/selinux/enforce"))
+	_, noParser := exec.LookPath("apparmor_parser")
 	return platform{
 		appArmor: err == nil && bytes.HasPrefix(enabled, []byte("Y")),
 		selinux:  noSELinux == nil,
+
+		appArmorParser: noParser == nil,
 	}
 }

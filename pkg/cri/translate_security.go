@@ -161,14 +161,21 @@ func translateSeccomp(field string, s seccompFields, who privilege) (*manifest.S
 	return &manifest.Seccomp{Localhost: read.name}, nil
 }
 
-// translateAppArmor gives the name of a profile that is loaded on the host.
-// The runtime's default is nothing on a host without AppArmor; with it, there
-// is none yet, and running unconfined in its place would be a lie.
+// translateAppArmor gives the name of a profile that is loaded on the host, or
+// that the engine loads: the runtime's default. That is also the profile of
+// containers that say nothing, where the host can load it. On a host without
+// AppArmor a default is nothing, and a profile by name can't be.
 func translateAppArmor(field string, s appArmorFields, who privilege, host platform) (string, error) {
 	field += ".apparmor"
 	read, err := readProfile(field, s.GetApparmor(), s.GetApparmorProfile())
-	if err != nil || read == nil {
+	if err != nil {
 		return "", err
+	}
+	if read == nil {
+		if host.appArmor && host.appArmorParser && who == unprivileged {
+			return manifest.DefaultAppArmor, nil
+		}
+		return "", nil
 	}
 	switch {
 	case read.kind == runtimeapi.SecurityProfile_Unconfined && host.appArmor:
@@ -176,9 +183,9 @@ func translateAppArmor(field string, s appArmorFields, who privilege, host platf
 	case read.kind == runtimeapi.SecurityProfile_Localhost && !host.appArmor:
 		return "", unsupported(field, "this host has no AppArmor, which profile %.120q needs", read.name)
 	case read.kind == runtimeapi.SecurityProfile_Localhost:
-		return read.name, checkText(field+".localhost_ref", read.name)
+		return strings.TrimPrefix(read.name, "localhost/"), checkText(field+".localhost_ref", read.name)
 	case read.kind == runtimeapi.SecurityProfile_RuntimeDefault && host.appArmor && who == unprivileged:
-		return "", unsupported(field, "there is no default AppArmor profile; load one and name it with Localhost")
+		return manifest.DefaultAppArmor, nil
 	}
 	return "", nil
 }

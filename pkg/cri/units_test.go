@@ -135,12 +135,17 @@ func TestAppArmor(t *testing.T) {
 		host    bool
 		want    string
 		kind    errs.Kind
+		parser  bool
 	}{
 		{},
 		{host: true},
+		{host: true, parser: true, want: manifest.DefaultAppArmor},
+		{host: true, parser: true, who: privileged},
+		{parser: true},
 		{profile: kind(byDefault, "")},
 		{old: "runtime/default"},
-		{profile: kind(byDefault, ""), host: true, kind: errs.Unsupported},
+		{profile: kind(byDefault, ""), host: true, want: manifest.DefaultAppArmor},
+		{profile: kind(local, "localhost/mine"), host: true, want: "mine"},
 		{profile: kind(byDefault, ""), host: true, who: privileged},
 		{profile: kind(off, ""), host: true, want: "unconfined"},
 		{profile: kind(off, "")},
@@ -149,7 +154,7 @@ func TestAppArmor(t *testing.T) {
 		{profile: kind(local, "mine"), host: true, who: privileged, want: "mine"},
 		{profile: kind(local, "mine"), kind: errs.Unsupported},
 	} {
-		got, err := translateAppArmor("s", appArmor{test.profile, test.old}, test.who, platform{appArmor: test.host})
+		got, err := translateAppArmor("s", appArmor{test.profile, test.old}, test.who, platform{appArmor: test.host, appArmorParser: test.parser})
 		if got != test.want || (test.kind == "") != (err == nil) || (err != nil && !errors.Is(err, test.kind)) {
 			t.Errorf("%+v: got %q, %v", test, got, err)
 		}
@@ -158,6 +163,7 @@ func TestAppArmor(t *testing.T) {
 
 func TestDetectPlatform(t *testing.T) {
 	sys := t.TempDir()
+	t.Setenv("PATH", sys)
 	if got := detectPlatform(sys); got != (platform{}) {
 		t.Errorf("got %+v", got)
 	}
@@ -169,7 +175,10 @@ func TestDetectPlatform(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := detectPlatform(sys); !got.appArmor || !got.selinux {
+	if err := os.WriteFile(filepath.Join(sys, "apparmor_parser"), nil, 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	if got := detectPlatform(sys); !got.appArmor || !got.selinux || !got.appArmorParser {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -62,6 +62,7 @@ type Engine struct {
 	// are removed.
 	removals *notices
 	puller   *Puller
+	profiles *profiles
 	noUsers  func() error // why there are no user namespaces; found out once
 
 	// verbs under way, so that a retry joins the work instead of doing it
@@ -102,7 +103,8 @@ func New(o Options) (*Engine, error) {
 		Options: o, host: host, pods: pods, index: pod.NewIndex(), cgroups: cgroups,
 		followers: map[string]*follower{},
 		layers:    newLayers(), rates: newCPURates(), removals: newNotices(),
-		puller: NewPuller(o.Images, o.Find),
+		profiles: newProfiles(),
+		puller:   NewPuller(o.Images, o.Find),
 	}
 	e.noUsers = sync.OnceValue(func() error {
 		return o.Flavors.ProbeUsers(o.Run, filepath.Join(o.Root, "images"), filepath.Join(o.Root, "pods"))

@@ -66,6 +66,9 @@ func (e *Engine) spec(p *pod.Snapshot, app *manifest.App) (*specs.Spec, error) {
 	if in.Devices, err = ocispec.AppDevices(app); err != nil {
 		return nil, err
 	}
+	if err := e.profiles.need(app.Security.AppArmor); err != nil {
+		return nil, err
+	}
 	if s := app.Security.Seccomp; s != nil && s.Localhost != "" {
 		if in.SeccompProfile, err = readProfile(s.Localhost); err != nil {
 			return nil, err

@@ -132,6 +132,9 @@ type Device struct {
 	Permissions   string `json:"permissions"` // of "rwm"
 }
 
+// DefaultAppArmor is the profile of apps that ask for the runtime's default.
+const DefaultAppArmor = "stagelet-default"
+
 // Security is how an app is confined.
 type Security struct {
 	Privileged     bool     `json:"privileged,omitempty"`
@@ -140,8 +143,8 @@ type Security struct {
 	Ambient        []string `json:"ambient,omitempty"`      // CAP_…: also inheritable
 	MaskedPaths    []string `json:"maskedPaths,omitempty"`
 	ReadOnlyPaths  []string `json:"readOnlyPaths,omitempty"`
-	Seccomp        *Seccomp `json:"seccomp,omitempty"` // nil: unconfined
-	AppArmor       string   `json:"appArmor,omitempty"`
+	Seccomp        *Seccomp `json:"seccomp,omitempty"`  // nil: unconfined
+	AppArmor       string   `json:"appArmor,omitempty"` // name of a profile, or "unconfined"
 	SELinuxLabel   string   `json:"selinuxLabel,omitempty"`
 	WritableCgroup bool     `json:"writableCgroup,omitempty"`
 }
