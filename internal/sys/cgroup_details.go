@@ -116,6 +116,27 @@ func (c Cgroups) detailsV2(path string, d *CgroupDetails) error {
 	return f.err
 }
 
+// Members gives the processes whose work counts as that of the cgroup at path
+// and those below it. Unlike Procs it looks into one hierarchy only: no process
+// that only visits, or hides, is told.
+func (c Cgroups) Members(path string) ([]int, error) {
+	const op = "list cgroup"
+	if err := CheckCgroupPath(path); err != nil {
+		return nil, err
+	}
+	mount := c.find("memory", "pids")
+	if mount == "" {
+		mount = c.unified
+	}
+	var all []int
+	err := walkCgroup(filepath.Join(mount, path), func(dir string) error {
+		pids, err := readProcs(dir)
+		all = append(all, pids...)
+		return err
+	})
+	return all, errs.Wrap(op, path, err)
+}
+
 // cpuShares undoes CPUWeight, but for rounding.
 func cpuShares(weight uint64) uint64 {
 	weight = max(1, min(weight, 10000))

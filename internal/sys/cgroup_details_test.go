@@ -1,9 +1,12 @@
 package sys
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -127,4 +130,35 @@ func FuzzDevices(f *testing.F) {
 		parseBlkio(text, text)
 		parseIOStat(text)
 	})
+}
+
+func TestReadKernelFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for _, size := range []int{0, 1, 8<<10 - 1, 8 << 10, 20 << 10} {
+		want := strings.Repeat("x", size)
+		if err := os.WriteFile(path, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readKernelFile(path); err != nil || got != want {
+			t.Errorf("%d bytes: got %d, %v", size, len(got), err)
+		}
+	}
+	if _, err := readKernelFile(path + "x"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that isn't there: %v", err)
+	}
+}
+
+func TestMembers(t *testing.T) {
+	c, path := hostCgroups(t)
+	if err := c.Create(path + "/inner"); err != nil {
+		t.Fatal(err)
+	}
+	p := spawn(t, c, path+"/inner", "exec sleep 1000")
+	waitFor(t, "the process", func() bool {
+		got, err := c.Members(path)
+		return err == nil && slices.Equal(got, []int{p.Pid})
+	})
+	if got, err := c.Members(path + "/nowhere"); err != nil || len(got) != 0 {
+		t.Errorf("of none: %v, %v", got, err)
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -105,15 +104,44 @@ func (f *cgroupFiles) text(name string) string {
 	if f.dir == "" || f.err != nil {
 		return ""
 	}
-	data, err := os.ReadFile(filepath.Join(f.dir, name))
+	text, err := readKernelFile(f.dir + "/" + name)
 	switch {
 	case err == nil:
-		return strings.TrimSpace(string(data))
+		return strings.TrimSpace(text)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EOPNOTSUPP):
 		return ""
 	}
 	f.err = err
 	return ""
+}
+
+// readKernelFile reads a small file that the kernel makes up as it is read. It
+// is what the figures of a pod cost, so it does without what os.ReadFile does
+// for files that may be large, or not ready.
+func readKernelFile(path string) (string, error) {
+	var fd int
+	err := ignoringEINTR(func() (err error) {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return "", &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var buf [8 << 10]byte
+	var n int
+	err = ignoringEINTR(func() (err error) {
+		n, err = unix.Read(fd, buf[:])
+		return err
+	})
+	if err != nil {
+		return "", &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	if n == len(buf) { // there may be more
+		data, err := os.ReadFile(path)
+		return string(data), err
+	}
+	return string(buf[:n]), nil
 }
 
 func (f *cgroupFiles) count(name string) uint64 { return parseCount(f.text(name)) }

@@ -74,7 +74,7 @@ func (e *Engine) AppDetails(id string) (Details, error) {
 		return Details{}, err
 	}
 	cgroup := p.Pod.Cgroup(a.ID)
-	pids, err := e.cgroups.Procs(cgroup)
+	pids, err := e.cgroups.Members(cgroup)
 	if err != nil {
 		return Details{}, errs.Wrap(op, a.Name, err)
 	}
@@ -123,7 +123,7 @@ func (e *Engine) PodDetails(id string) (Details, error) {
 	if err != nil {
 		return Details{}, err
 	}
-	pids, err := e.cgroups.Procs(p.Pod.CgroupParent)
+	pids, err := e.cgroups.Members(p.Pod.CgroupParent)
 	if err != nil {
 		return Details{}, errs.Wrap("measure pod", podName(p.Pod), err)
 	}
