@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -454,4 +456,39 @@ func FuzzDockerConfig(f *testing.F) {
 		c.CredsStore, c.CredHelpers = "", nil // programs are not for fuzzing
 		_, _ = c.find(context.Background(), name, repository, time.Second)
 	})
+}
+
+// TestTokenThatExpires: a pull takes longer than tokens live.
+func TestTokenThatExpires(t *testing.T) {
+	f, tokens := plainFake(t), plainFake(t)
+	s := newSample(noise(100_000), noise(10))
+	s.push(f, "app", "v1")
+	var issued, valid, cuts atomic.Int32
+	tokens.on(func(w http.ResponseWriter, _ *http.Request) bool {
+		_ = json.NewEncoder(w).Encode(map[string]string{"token": fmt.Sprint("token-", issued.Add(1))})
+		return true
+	})
+	valid.Store(1)
+	f.on(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Authorization") != fmt.Sprint("Bearer token-", valid.Load()) {
+			w.Header().Set("Www-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="reg",scope="repository:app:pull"`, tokens.URL))
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		}
+		if strings.HasSuffix(r.URL.Path, s.manifest.Layers[0].Digest.String()) && cuts.Add(1) == 1 {
+			valid.Add(1) // in the middle of a layer
+			w.Header().Set("Content-Length", "100000")
+			_, _ = w.Write(s.layers[0][:50_000])
+			cut(w)
+		}
+		return false
+	})
+	c, _ := mustPull(t, testClient(t, Options{}), f.host()+"/app:v1", PullOptions{})
+	for i, want := range s.layers {
+		if got, err := readLayer(t, c, i); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("layer %d: %d bytes, %v", i, len(got), err)
+		}
+		valid.Add(1) // and between two
+		issued.Store(valid.Load() - 1)
+	}
 }

@@ -104,12 +104,13 @@ func removeFile(path string) error {
 // Remove takes the image that ref means out of the list, with all its tags
 // (CRI RemoveImage's strict rule), and frees what nobody needs any more. The
 // layers of an image that is leased stay until the lease ends. An unknown
-// image is fine.
+// image is fine. It works on a full disk, too.
 func (s *Store) Remove(ref string) error {
 	ctx := context.Background()
 	if removed, err := s.unlist(ctx, ref); err != nil || !removed {
 		return err
 	}
+	defer s.keepReserve()
 	return s.GC(ctx)
 }
 
@@ -135,7 +136,7 @@ func (s *Store) unlist(ctx context.Context, ref string) (removed bool, err error
 		return false, err
 	}
 	next.remove(id)
-	if err := s.writeIndex(next); err != nil {
+	if err := s.withReserve(func() error { return s.writeIndex(next) }); err != nil {
 		return false, err
 	}
 	crash.Point("store.unlisted")

@@ -9,6 +9,7 @@
 //	layers/            unpacked layers
 //	leases/<owner>     symbolic link "to" the id of the image that owner uses
 //	staging/<session>/ what is on its way in or out
+//	reserve            room for removing images from a full disk
 //
 // What the index doesn't lead to is garbage, unless a lease or a session holds
 // it: one that lives, or a pull that was interrupted not long ago. A layer gets
@@ -86,6 +87,7 @@ func Open(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.keepReserve()
 	s.layers = layers
 	s.unpacks.held = map[string]chan struct{}{}
 	return s, nil

@@ -78,7 +78,7 @@ func (v *survey) readRoot(s *Store) error {
 		return errs.Wrap("survey image store", s.root, err)
 	}
 	ours := map[string]bool{}
-	for _, path := range []string{s.indexFile(), s.records(), s.blobs(), s.leases(), s.staging(), s.layers.Dir()} {
+	for _, path := range []string{s.indexFile(), s.records(), s.blobs(), s.leases(), s.staging(), s.layers.Dir(), s.reserve()} {
 		ours[filepath.Base(path)] = true
 	}
 	for _, e := range entries {
