@@ -56,6 +56,22 @@ func (d *smallDisk) usage() string {
 	return fmt.Sprint(info.ImageFilesystems[0].UsedBytes.Value, " bytes, ", info.ImageFilesystems[0].InodesUsed.Value, " inodes")
 }
 
+// fill takes all bytes that are left, into a file of that size.
+func (d *smallDisk) fill() (file *os.File, size int64) {
+	d.t.Helper()
+	file, err := os.Create(filepath.Join(d.root, "fill"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { file.Close() })
+	for {
+		n, err := file.Write(make([]byte, 4096))
+		if size += int64(n); err != nil {
+			return file, size
+		}
+	}
+}
+
 // refuses checks that a pull ends for want of room, and leaves nothing.
 func (d *smallDisk) refuses(ref string, names ...string) {
 	d.t.Helper()
@@ -111,19 +127,7 @@ func TestNoRoomForTheCommit(t *testing.T) {
 	r := newRegistry(t)
 	d.allow(t, r, "")
 	ref := r.push(t, "same-layers", "v1")
-	fill, err := os.Create(filepath.Join(d.root, "fill"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer fill.Close()
-	size := int64(0)
-	for {
-		n, err := fill.Write(make([]byte, 4096))
-		size += int64(n)
-		if err != nil {
-			break
-		}
-	}
+	fill, size := d.fill()
 	refused := 0
 	for ; refused < 50; refused++ {
 		if _, err := d.pull(ref, ""); err == nil {
@@ -139,7 +143,39 @@ func TestNoRoomForTheCommit(t *testing.T) {
 		t.Errorf("it was refused %d times", refused)
 	}
 	d.mustCLI("image", "verify", ref)
-	if err := os.Remove(filepath.Join(d.root, "fill")); err != nil {
+	if err := os.Remove(fill.Name()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRemovalsFromAFullDisk: whatever gives room back works without any.
+func TestRemovalsFromAFullDisk(t *testing.T) {
+	d := onSmallDisk(t, "size=64m")
+	r := newRegistry(t)
+	d.allow(t, r, "")
+	before := d.usage()
+	ref := r.push(t, "app", "v1", randomLayer(3, 4<<20))
+	id := d.mustPull(t, ref)
+	a := d.runPod(t).start(t, "exec sleep 1000", func(c *cri.ContainerConfig) { c.Image = &cri.ImageSpec{Image: id, UserSpecifiedImage: ref} })
+	file, _ := d.fill()
+	for _, step := range []struct {
+		what string
+		do   func() error
+	}{
+		{"RemoveImage", func() error { return d.images.RemoveImage(d.ctx, &cri.ImageSpec{Image: ref}) }},
+		{"StopContainer", func() error { return d.runtime.StopContainer(d.ctx, a.id, 1) }},
+		{"RemoveContainer", func() error { return d.runtime.RemoveContainer(d.ctx, a.id) }},
+		{"StopPodSandbox", func() error { return d.runtime.StopPodSandbox(d.ctx, a.pod.id) }},
+		{"RemovePodSandbox", func() error { return d.runtime.RemovePodSandbox(d.ctx, a.pod.id) }},
+		{"gc", func() error { _, err := d.cli("gc"); return err }},
+		{"fsck", func() error { _, err := d.cli("fsck"); return err }},
+	} {
+		if err := step.do(); err != nil {
+			t.Errorf("%s: %v", step.what, err)
+		}
+	}
+	wantEqual(t, "usage", d.usage(), before)
+	if err := os.Remove(file.Name()); err != nil {
 		t.Error(err)
 	}
 }
