@@ -249,7 +249,10 @@ func TestImageVolumes(t *testing.T) {
 	r := newRegistry(t)
 	ref := r.push(t, "models", "v1",
 		[]busybox.File{busybox.Regular("weights/a", 0o644, []byte("lower\n")), busybox.Regular("weights/b", 0o644, []byte("lower\n"))},
-		[]busybox.File{busybox.Regular("weights/b", 0o644, []byte("upper\n"))})
+		[]busybox.File{
+			busybox.Regular("weights/b", 0o644, []byte("upper\n")),
+			busybox.Symlink("inside", "/weights"), busybox.Symlink("outside", "/etc/shadow"), busybox.Symlink("above", "../../../../../../etc/shadow"),
+		})
 	rule := s.allow(t, r, "")
 	id := s.mustPull(t, ref)
 	p := s.runPod(t)
@@ -261,6 +264,12 @@ func TestImageVolumes(t *testing.T) {
 	wantEqual(t, "whole image", p.output(t, "cat /m/weights/a /m/weights/b; ls /m/bin/sh", volume("")), "lower\nupper\n/m/bin/sh")
 	wantEqual(t, "a directory of it", p.output(t, "cat /m/a; ls /m", volume("weights")), "lower\na\nb")
 	wantEqual(t, "a file of it", p.output(t, "cat /m", volume("weights/b")), "upper")
+	wantEqual(t, "a link in it", p.output(t, "cat /m/a", volume("inside")), "lower")
+	for _, sub := range []string{"outside", "above", "weights/../../etc", "..", "/etc", "weights/a/x"} { // of the host, none
+		if a, err := p.tryCreate(s.appConfig("cat /m", volume(sub))); err == nil {
+			t.Errorf("sub-path %q: app %s was created", sub, a.id)
+		}
+	}
 	if out := p.output(t, "touch /m/x 2>&1; rm /m/weights/a 2>&1 || true", volume("")); !strings.Contains(out, "Read-only") {
 		t.Errorf("it can be written to: %s", out)
 	}
@@ -280,7 +289,7 @@ func TestImageVolumes(t *testing.T) {
 	s.fsck()
 	wantEqual(t, "what is there without the image", strings.TrimSpace(a.exec(t, "cat /m/b")), "upper")
 	mounts := a.status(t).Mounts
-	if len(mounts) != 1 || mounts[0].GetImage().GetImage() != id || mounts[0].GetImageSubPath() != "weights" {
+	if len(mounts) != 1 || mounts[0].GetImage().GetImage() != id || !strings.Contains(mounts[0].Image.ImageRef, "/models@sha256:") || mounts[0].GetImageSubPath() != "weights" {
 		t.Errorf("mounts %v", mounts)
 	}
 	if err := s.runtime.RemoveContainer(s.ctx, a.id); err != nil {
