@@ -391,9 +391,19 @@ func serveLogged(t testing.TB, n *node, logger klog.Logger) clients {
 	if err != nil {
 		t.Fatal(err)
 	}
+	streams, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := grpc.NewServer(ServerOptions(logger)...)
-	newServer(n, n, Options{Version: "1.2.3", StateDir: "/var/lib/stagelet", RunDir: "/run/stagelet"}, platform{}).Register(server)
-	done := make(chan error, 1)
+	services := newServer(n, n, Options{
+		Version: "1.2.3", StateDir: "/var/lib/stagelet", RunDir: "/run/stagelet", StreamAddress: streams.Addr().String(),
+	}, platform{})
+	services.runtime.creation = time.Second
+	services.Register(server)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 2)
+	go func() { done <- services.ServeStreams(ctx, streams) }()
 	go func() { done <- server.Serve(listener) }()
 	conn, err := grpc.NewClient("unix://"+socket,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -404,8 +414,11 @@ func serveLogged(t testing.TB, n *node, logger klog.Logger) clients {
 	t.Cleanup(func() {
 		conn.Close()
 		server.Stop()
-		if err := <-done; err != nil {
-			t.Error(err)
+		cancel()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	return clients{runtimeapi.NewRuntimeServiceClient(conn), runtimeapi.NewImageServiceClient(conn), conn}

@@ -65,7 +65,7 @@ func newServer(e engine, images imageStore, o Options, p platform) *Server {
 			sandboxes:  &sandboxes{pods: e, node: e, platform: p, info: info},
 			containers: &containers{pods: e, apps: e, node: e, platform: p, info: info},
 			execs:      &execs{apps: e, exec: e},
-			streams:    &streams{pods: e, apps: e, verbs: e, address: o.StreamAddress},
+			streams:    &streams{pods: e, apps: e, verbs: e, address: o.StreamAddress, creation: streamCreation},
 			statistics: &statistics{pods: e, apps: e, usage: e, stateDir: o.StateDir},
 			monitoring: &monitoring{pods: e, usage: e},
 			watchers:   &watchers{events: e},

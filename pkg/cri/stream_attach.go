@@ -18,7 +18,7 @@ type attachment struct {
 	want wanted
 }
 
-func (a attachment) serve(_ context.Context, s *streams, w http.ResponseWriter, r *http.Request) {
+func (a attachment) serve(s *streams, w http.ResponseWriter, r *http.Request) {
 	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
 		serveWebSocket(w, r, a.want, func(ctx context.Context, to client, sizes <-chan remotecommand.TerminalSize) error {
 			return a.run(ctx, s.verbs, to, sizes)
@@ -26,7 +26,7 @@ func (a attachment) serve(_ context.Context, s *streams, w http.ResponseWriter, 
 		return
 	}
 	remotecommand.ServeAttach(w, r, attacher{s.verbs, a}, "", "", a.app, a.want.options(),
-		streamIdle, streamCreation, remotecommand.SupportedStreamingProtocols)
+		streamIdle, s.creation, remotecommand.SupportedStreamingProtocols)
 }
 
 // attacher is the library's view of an attachment.
@@ -52,9 +52,7 @@ func (a attachment) run(ctx context.Context, verbs streamVerbs, to client, sizes
 	if a.want.tty && sizes != nil {
 		go resize(ctx, verbs, a.app, "", sizes)
 	}
-	if err := verbs.Attach(ctx, a.app, stage0.AttachRequest{Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr}); err != nil {
-		return err
-	}
+	err = verbs.Attach(ctx, a.app, stage0.AttachRequest{Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr})
 	p.drain(ctx)
-	return nil
+	return unlessHungUp(ctx, err)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,7 +37,7 @@ type command struct {
 	want wanted
 }
 
-func (c command) serve(_ context.Context, s *streams, w http.ResponseWriter, r *http.Request) {
+func (c command) serve(s *streams, w http.ResponseWriter, r *http.Request) {
 	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
 		serveWebSocket(w, r, c.want, func(ctx context.Context, to client, sizes <-chan remotecommand.TerminalSize) error {
 			return c.run(ctx, s.verbs, to, sizes)
@@ -44,7 +45,7 @@ func (c command) serve(_ context.Context, s *streams, w http.ResponseWriter, r *
 		return
 	}
 	remotecommand.ServeExec(w, r, commandRunner{s.verbs, c}, "", "", c.app, c.args, c.want.options(),
-		streamIdle, streamCreation, remotecommand.SupportedStreamingProtocols)
+		streamIdle, s.creation, remotecommand.SupportedStreamingProtocols)
 }
 
 // commandRunner is the library's view of a command. The error that it gives
@@ -61,7 +62,7 @@ func (r commandRunner) ExecInContainer(ctx context.Context, _, _, _ string, _ []
 
 // run runs the command until it or ctx ends. An exit code other than 0 is a
 // utilexec.ExitError; so is a command that can't be run, and the client reads
-// why where it reads the command's errors.
+// why on its streams.
 func (c command) run(ctx context.Context, verbs streamVerbs, to client, sizes <-chan remotecommand.TerminalSize) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -80,31 +81,30 @@ func (c command) run(ctx context.Context, verbs streamVerbs, to client, sizes <-
 		go resize(ctx, verbs, c.app, r.Name, sizes)
 	}
 	code, err := verbs.Exec(ctx, c.app, r)
+	why := errors.New("exit code " + strconv.Itoa(code))
 	if errors.Is(err, errs.Invalid) {
-		code, err = notRun(err, p), nil
+		code, why, err = exitCodeOf(err), err, nil
+		if c.want.tty {
+			// Without a terminal the runtime has said it on the command's streams.
+			_, _ = fmt.Fprintf(p.stdin, "%v\r\n", why)
+		}
 	}
 	if err != nil {
-		return err
+		return unlessHungUp(ctx, err)
 	}
 	p.drain(ctx)
 	if code != 0 {
-		return utilexec.CodeExitError{Err: fmt.Errorf("command terminated with exit code %d", code), Code: code}
+		return utilexec.CodeExitError{Err: why, Code: code}
 	}
 	return nil
 }
 
-// notRun tells the client, through the command's own streams, why a command
-// wasn't run, and gives an exit code for it. What is not there and what can't
-// be executed OCI runtimes tell apart in words only.
-func notRun(err error, p *pipes) (code int) {
-	words := err.Error()
-	if w := p.errors(); w != nil {
-		_, _ = fmt.Fprintf(w, "%s\r\n", words)
-	}
-	for _, absent := range []string{"not found", "no such file"} {
-		if strings.Contains(strings.ToLower(words), absent) {
-			return exitNotFound
-		}
+// exitCodeOf gives a code for a command that can't be run. What is not there
+// and what can't be executed OCI runtimes tell apart in words only.
+func exitCodeOf(err error) int {
+	words := strings.ToLower(err.Error())
+	if strings.Contains(words, "not found") || strings.Contains(words, "no such file") {
+		return exitNotFound
 	}
 	return exitNotExecutable
 }

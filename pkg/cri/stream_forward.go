@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/streaming/pkg/httpstream"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/stagelet/stagelet/internal/errs"
 )
@@ -20,9 +21,18 @@ type forwarding struct {
 	ports []int32
 }
 
-func (f forwarding) serve(ctx context.Context, s *streams, w http.ResponseWriter, r *http.Request) {
-	portforward.ServePortForward(w, r, forwarder{ctx, s.verbs}, f.pod, "", &portforward.V4Options{Ports: f.ports},
-		streamIdle, streamCreation, portforward.SupportedProtocols)
+func (f forwarding) serve(s *streams, w http.ResponseWriter, r *http.Request) {
+	if wsstream.IsWebSocketRequestWithTunnelingProtocol(r) {
+		f.serveTunnel(w, r, s)
+		return
+	}
+	f.serveDirect(w, r, s)
+}
+
+// serveDirect has the library serve it, over SPDY or WebSocket.
+func (f forwarding) serveDirect(w http.ResponseWriter, r *http.Request, s *streams) {
+	portforward.ServePortForward(w, r, forwarder{r.Context(), s.verbs}, f.pod, "", &portforward.V4Options{Ports: f.ports},
+		streamIdle, s.creation, portforward.SupportedProtocols)
 }
 
 // forwarder is the library's view of a forwarding, for one request: the
@@ -41,7 +51,7 @@ func (f forwarder) PortForward(_ context.Context, podID, _ string, port int32, s
 	}
 	file, err := f.verbs.PortForward(f.ctx, podID, uint16(port))
 	if err != nil {
-		return err
+		return unlessHungUp(f.ctx, err)
 	}
 	socket, err := tcpConn(file)
 	if err != nil {

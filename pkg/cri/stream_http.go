@@ -20,8 +20,7 @@ const (
 	// streamIdle ends a stream on which nothing has come or gone; kubelet's
 	// own (streamingConnectionIdleTimeout) is as long.
 	streamIdle = 4 * time.Hour
-	// streamCreation is how long a client may take from its connection to its
-	// last stream.
+	// streamCreation is streams.creation of a server.
 	streamCreation = 30 * time.Second
 	// headerTimeout is how long a request may take to come in.
 	headerTimeout = 10 * time.Second
@@ -34,7 +33,7 @@ const (
 
 // stream is something that was offered, and can be had over HTTP.
 type stream interface {
-	serve(ctx context.Context, s *streams, w http.ResponseWriter, r *http.Request)
+	serve(s *streams, w http.ResponseWriter, r *http.Request)
 }
 
 // handler serves each token once.
@@ -54,7 +53,7 @@ func (s *streams) handler() http.Handler {
 		defer conn.file.Close()
 		ctx, release := conn.untilHangup(r.Context())
 		own := &takeover{ResponseWriter: w}
-		taken.serve(ctx, s, own, r.WithContext(ctx))
+		taken.serve(s, own, r.WithContext(ctx))
 		release()
 		if own.taken {
 			conn.end()
@@ -106,21 +105,33 @@ func connOf(r *http.Request) (*clientConn, error) {
 // closed at the context's end: what still waits on it then fails. release ends
 // the watch and leaves the connection alone.
 func (c *clientConn) untilHangup(parent context.Context) (ctx context.Context, release func()) {
-	ctx, cancel := context.WithCancel(parent)
+	ctx, cancel := context.WithCancelCause(parent)
 	keep := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		if err := sys.AwaitHangup(c.file); !errors.Is(err, os.ErrDeadlineExceeded) {
-			cancel()
+			cancel(errHungUp)
 		}
 	}()
 	return ctx, func() {
 		keep()
 		_ = c.file.SetReadDeadline(past())
 		<-done
-		cancel()
+		cancel(nil)
 	}
+}
+
+// errHungUp is why the context of a stream ends whose client has gone.
+var errHungUp = errors.New("the client has hung up")
+
+// unlessHungUp gives how a stream ended, if anybody is there to be told: what
+// nobody hears ends in the log, as a defect.
+func unlessHungUp(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errHungUp) {
+		return nil
+	}
+	return err
 }
 
 // end ends the connection once the client has, or after lingerTime. What the

@@ -130,20 +130,6 @@ func copyPending(w io.Writer, r *os.File) error {
 	return err
 }
 
-// errors is where a message for the client can be written before release; nil
-// when the client takes no output.
-func (p *pipes) errors() *os.File {
-	for _, f := range []*os.File{p.stderr, p.stdout} {
-		if f != nil {
-			return f
-		}
-	}
-	if len(p.readers) > 0 {
-		return p.stdin // a terminal's stream is both
-	}
-	return nil
-}
-
 // release closes the app's ends, once it has them or never will.
 func (p *pipes) release() {
 	sys.CloseFiles([]*os.File{p.stdin, p.stdout, p.stderr})

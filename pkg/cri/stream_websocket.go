@@ -37,7 +37,9 @@ func serveWebSocket(w http.ResponseWriter, r *http.Request, want wanted, run run
 	sizes := make(chan remotecommand.TerminalSize)
 	go readSizes(ctx, channels[remotecommand.StreamResize], sizes)
 	to := want.of(channels[remotecommand.StreamStdIn], channels[remotecommand.StreamStdOut], channels[remotecommand.StreamStdErr])
-	_ = json.NewEncoder(channels[remotecommand.StreamErr]).Encode(outcomeOf(run(ctx, to, sizes)))
+	if data, err := json.Marshal(outcomeOf(run(ctx, to, sizes))); err == nil {
+		_, _ = channels[remotecommand.StreamErr].Write(data)
+	}
 }
 
 // channels gives the directions of the channels, by number.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -23,6 +24,9 @@ type streams struct {
 	verbs   streamVerbs
 	address string // host:port of the HTTP server; empty: there is none
 	tokens  tokens
+	// creation is how long a client may take from its connection to its last
+	// stream.
+	creation time.Duration
 }
 
 // Exec prepares a command run with streams.
@@ -131,7 +135,7 @@ func (s *streams) offer(what stream) (url string, err error) {
 // then ends with it.
 func (s *Server) ServeStreams(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
-		Handler:           s.runtime.streams.handler(),
+		Handler:           s.runtime.handler(),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       headerTimeout,
 		MaxHeaderBytes:    maxHeader,
