@@ -185,3 +185,37 @@ func TestDevicesOfImages(t *testing.T) {
 	wantEqual(t, "its own, privileged", of("/null", named, privileged), "opened")
 	wantEqual(t, "one that every app has", of("/dev/null", named), "opened")
 }
+
+// TestPolicyJSON: where it is configured, it decides, and the rules don't.
+func TestPolicyJSON(t *testing.T) {
+	s := newServer(t)
+	r := newRegistry(t)
+	policy := func(requirement string) {
+		s.writeFile(t, "policy.json", []byte(`{"default": [{"type": "reject"}], "transports": {"docker": {"`+r.host+`/team": [{"type": "`+requirement+`"}]}}}`))
+	}
+	s.args = append(s.args, "--policy-json", s.path("policy.json"))
+	s.importImage(busyboxArchive(t))
+	policy("reject")
+	s.start()
+	t.Cleanup(s.finish)
+	s.allow(t, r, "")
+	content := []busybox.File{busybox.Regular("content", 0o644, nil)} // else it would be the image that was imported
+	ref, other := r.push(t, "team/app", "v1", content), r.push(t, "other/app", "v1", content)
+	p := s.runPod(t)
+	_, err := s.pull(ref, "")
+	wantPrefix(t, err, "SignatureValidationFailed: ")
+	if err != nil && !strings.Contains(err.Error(), s.path("policy.json")) {
+		t.Errorf("it doesn't say which policy: %v", err)
+	}
+	policy("insecureAcceptAnything")
+	s.mustPull(t, ref)
+	if v := s.verdict(t, ref); !strings.Contains(v, `"kind":"insecure"`) || !strings.Contains(v, "policy.json") {
+		t.Errorf("verdict %s", v)
+	}
+	_, err = s.pull(other, "")
+	wantPrefix(t, err, "SignatureValidationFailed: ")
+	policy("reject")
+	wantPrefix(t, s.tryImage(p, ref), "SignatureValidationFailed: ")
+	s.writeFile(t, "policy.json", []byte("{"))
+	wantPrefix(t, s.tryImage(p, ref), "SignatureValidationFailed: ")
+}

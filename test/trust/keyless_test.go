@@ -312,6 +312,17 @@ func TestAttacksOnKeyless(t *testing.T) {
 	}
 }
 
+// A log that came after the trusted root is no forgery: the error says where
+// newer roots are.
+func TestUnknownLogSaysWhatToDo(t *testing.T) {
+	w := newWorld(t)
+	w.bundle(newVirtual(t).bundle(issuer, subject, w.statement(), soon()))
+	w.refused(trust.BadLogEntry)
+	if _, err := w.check(); err == nil || !strings.Contains(err.Error(), "stagelet trust update-root") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // alter changes the payload of a log annotation.
 func alter(t *testing.T, annotation string, change func(map[string]any)) string {
 	t.Helper()

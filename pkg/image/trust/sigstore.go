@@ -2,11 +2,13 @@ package trust
 
 import (
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"time"
 
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/tlog"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"github.com/stagelet/stagelet/pkg/image"
@@ -165,6 +167,9 @@ func diagnose(e verify.SignedEntity, tr root.TrustedMaterial, refused error) err
 				return outside(cert, at)
 			}
 		}
+		if log := unknownLog(entries, tr); log != "" {
+			return because(BadLogEntry, "the trusted root doesn't know the log %s; stagelet trust update-root may bring it", log)
+		}
 		return because(BadLogEntry, "%w", textOf(err))
 	}
 	stamps, _, err := verify.VerifySignedTimestamp(e, tr)
@@ -181,6 +186,17 @@ func diagnose(e verify.SignedEntity, tr root.TrustedMaterial, refused error) err
 		return err
 	}
 	return because(BadSignature, "%w", textOf(refused))
+}
+
+// unknownLog gives the first log that a root has no key of; "" when there is
+// none.
+func unknownLog(entries []*tlog.Entry, tr root.TrustedMaterial) string {
+	for _, e := range entries {
+		if id := hex.EncodeToString([]byte(e.LogKeyID())); tr.RekorLogs()[id] == nil {
+			return image.Printable(id)
+		}
+	}
+	return ""
 }
 
 func diagnoseCertificate(cert *x509.Certificate, times []root.Timestamp, tr root.TrustedMaterial) error {
