@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
+	"k8s.io/klog/v2"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/registry"
+	"github.com/stagelet/stagelet/pkg/image/store"
 	"github.com/stagelet/stagelet/pkg/image/trust"
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
@@ -37,11 +40,34 @@ func (s *imageService) PullImage(ctx context.Context, r *runtimeapi.PullImageReq
 	record, err := s.puller.PullImage(ctx, stage0.PullRequest{
 		Ref: ref, Auth: translateAuth(r.GetAuth()),
 		Namespace: r.GetSandboxConfig().GetMetadata().GetNamespace(),
+		Progress:  logLayers(klog.FromContext(ctx).V(logSteps), ref),
 	})
 	if err != nil {
 		return nil, pullError(ctx, err)
 	}
 	return &runtimeapi.PullImageResponse{ImageRef: record.ID.String()}, nil
+}
+
+// logSteps is the level at which the steps of a verb are logged.
+const logSteps = 4
+
+// logLayers logs what is done for each layer of a pull: CRI has no way to tell
+// the caller. It gives nil when nobody wants to know.
+func logLayers(logger klog.Logger, ref image.Ref) func(store.Progress) {
+	if !logger.Enabled() {
+		return nil
+	}
+	var mu sync.Mutex
+	last := map[int]store.LayerState{}
+	return func(p store.Progress) {
+		mu.Lock()
+		defer mu.Unlock()
+		if last[p.Layer] == p.State {
+			return
+		}
+		last[p.Layer] = p.State
+		logger.Info("layer", "image", ref.Familiar(), "number", p.Layer+1, "of", p.Layers, "digest", p.Digest, "state", p.State, "bytes", p.Total)
+	}
 }
 
 func (s *imageService) checkHandler(field, name string) error {

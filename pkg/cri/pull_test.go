@@ -12,10 +12,12 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2/ktesting"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/registry"
+	"github.com/stagelet/stagelet/pkg/image/store"
 	"github.com/stagelet/stagelet/pkg/image/trust"
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
@@ -53,6 +55,27 @@ func TestPullImage(t *testing.T) {
 		if _, err := c.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: bad.spec}); status.Code(err) != bad.code {
 			t.Errorf("%v: %v", bad.spec, err)
 		}
+	}
+}
+
+func TestLayersOfAPullAreLogged(t *testing.T) {
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(logSteps), ktesting.BufferLogs(true)))
+	ref, err := image.ParseRef("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tell := logLayers(logger.V(logSteps), ref)
+	for _, state := range []store.LayerState{store.LayerWaiting, store.LayerFetching, store.LayerFetching, store.LayerDone} {
+		for layer := range 2 {
+			tell(store.Progress{Layer: layer, Layers: 2, Digest: "sha256:abc", State: state, Total: 1234})
+		}
+	}
+	lines := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+	if n := strings.Count(lines, "\n"); n != 6 || strings.Count(lines, `state="fetching"`) != 2 || !strings.Contains(lines, "number=2") {
+		t.Errorf("%d lines:\n%s", n, lines)
+	}
+	if quiet := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(logSteps-1))); logLayers(quiet.V(logSteps), ref) != nil {
+		t.Error("progress is counted for nobody")
 	}
 }
 
