@@ -152,3 +152,23 @@ func TestPolicyOfAnotherProgram(t *testing.T) {
 	s.allow(t, r, "") // which says nothing then
 	wantPrefix(t, s.pullWith(ref, nil), "SignatureValidationFailed: ")
 }
+
+// TestProxyOfTheEnvironment: a name that nobody can resolve is the proxy's to
+// resolve.
+func TestProxyOfTheEnvironment(t *testing.T) {
+	s := newServer(t)
+	r := newRegistry(t) // which is asked as a proxy is: the path is all it looks at
+	r.push(t, "app", "v1", randomLayer(8, 1<<20))
+	s.write(t, 0o600, "server = \"http://registry.invalid\"\n", "certs.d", "registry.invalid", "hosts.toml")
+	s.write(t, 0o600, "insecure: true\n", "trust", "prefix.d", "registry.invalid", "insecure.yaml")
+	s.env = append(s.env, "HTTP_PROXY="+r.http.URL, "NO_PROXY=")
+	s.start()
+	t.Cleanup(s.finish)
+	s.mustPull(t, "registry.invalid/app:v1")
+	s.mustCLI("image", "rm", "registry.invalid/app:v1")
+	s.mustCLI("fetch", "registry.invalid/app:v1")
+	s.kill()
+	s.env = append(s.env, "NO_PROXY=registry.invalid")
+	s.start()
+	wantPrefix(t, s.pullWith("registry.invalid/other:v1", nil), "RegistryUnavailable: ")
+}
