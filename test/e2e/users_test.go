@@ -339,3 +339,25 @@ func TestUserNamespaceThatCannotBe(t *testing.T) {
 		}
 	})
 }
+
+// A pod with a user namespace is made in another order: its network namespace
+// is its supervisor's, and comes before it has a name.
+func TestCrashesWhileAPodGetsAUserNamespace(t *testing.T) {
+	s := startUsersServer(t)
+	before := kinds(s.leftovers())
+	for _, point := range []string{
+		"stage0.run.cgroup", "stage1.launch.forked", "supervisor.launch.listening", "sys.netns.file", "sys.netns.pinned",
+		"stage0.run.network", "pod.move.run.after", "supervisor.launch.committed", "stage0.run.committed",
+	} {
+		t.Run(point, func(t *testing.T) {
+			s.during(t)
+			c := &crashTest{server: s, point: point, mark: s.path("mark-" + point), before: before, options: []podOption{usersPod}}
+			c.lifeCycle(t)
+			c.recover(t)
+			c.settled(t)
+			if !c.passed() {
+				t.Error("the pod doesn't come by this point")
+			}
+		})
+	}
+}
