@@ -13,7 +13,6 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
-	"k8s.io/client-go/transport/spdy"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	utilexec "k8s.io/utils/exec"
 )
@@ -28,28 +27,33 @@ type transport struct {
 // transports are those of clients of today: what kubelet makes of a user's
 // request, and what crictl has.
 var transports = []transport{
-	{"SPDY", openSPDY()},
-	{"WebSocket", func(address string) (remotecommand.Executor, error) {
-		return remotecommand.NewWebSocketExecutor(&rest.Config{}, http.MethodGet, address)
-	}},
+	{"SPDY", openSPDY},
+	{"WebSocket", openWebSocket},
 }
 
-// openSPDY offers some versions of the protocol; none: all.
-func openSPDY(versions ...string) func(string) (remotecommand.Executor, error) {
-	return func(address string) (remotecommand.Executor, error) {
-		to, err := url.Parse(address)
-		if err != nil {
-			return nil, err
-		}
-		if len(versions) == 0 {
-			return remotecommand.NewSPDYExecutor(&rest.Config{}, http.MethodPost, to)
-		}
-		round, upgrader, err := spdy.RoundTripperFor(&rest.Config{})
-		if err != nil {
-			return nil, err
-		}
-		return remotecommand.NewSPDYExecutorForProtocols(round, upgrader, http.MethodPost, to, versions...)
+func openWebSocket(address string) (remotecommand.Executor, error) {
+	return remotecommand.NewWebSocketExecutor(&rest.Config{}, http.MethodGet, address)
+}
+
+// openEither is kubectl's: WebSocket, and SPDY where that can't be.
+func openEither(address string) (remotecommand.Executor, error) {
+	first, err := openWebSocket(address)
+	if err != nil {
+		return nil, err
 	}
+	second, err := openSPDY(address)
+	if err != nil {
+		return nil, err
+	}
+	return remotecommand.NewFallbackExecutor(first, second, func(error) bool { return true })
+}
+
+func openSPDY(address string) (remotecommand.Executor, error) {
+	to, err := url.Parse(address)
+	if err != nil {
+		return nil, err
+	}
+	return remotecommand.NewSPDYExecutor(&rest.Config{}, http.MethodPost, to)
 }
 
 // session is a stream of a client's.
@@ -130,6 +134,12 @@ func eachTransport(t *testing.T, test func(t *testing.T, by transport)) {
 func TestExec(t *testing.T) {
 	s := startServer(t)
 	a := s.runPod(t).start(t, "sleep 1000")
+	t.Run("as kubectl", func(t *testing.T) {
+		c := &session{stdin: strings.NewReader("from the client")}
+		if err := c.stream(s.ctx, transport{"either", openEither}, a.execURL(t, c, "cat")); err != nil || c.out.String() != "from the client" {
+			t.Errorf("%q, %v", c.out.String(), err)
+		}
+	})
 	eachTransport(t, func(t *testing.T, by transport) {
 		exec := func(c *session, script string) error {
 			return c.stream(s.ctx, by, a.execURL(t, c, "sh", "-c", script))
