@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -78,7 +79,7 @@ func serveDead(f *os.File) {
 			le.PutUint32(head[4:], ^uint32(syscall.ENOSYS)+1)
 		}
 		le.PutUint32(head, uint32(len(head)+len(body)))
-		if _, err := f.Write(append(head, body...)); err != nil {
+		if _, err := f.Write(slices.Concat(head, body)); err != nil {
 			return
 		}
 	}
