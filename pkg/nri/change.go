@@ -26,6 +26,11 @@ func (c *Change) App(a *manifest.App) (err error) {
 		a.Args = c.adjust.GetArgs()
 	}
 	a.Env = changeEnv(a.Env, c.adjust.GetEnv())
+	for _, d := range c.adjust.GetCDIDevices() {
+		if !slices.Contains(a.CDIDevices, d.GetName()) {
+			a.CDIDevices = append(slices.Clone(a.CDIDevices), d.GetName())
+		}
+	}
 	for _, m := range c.adjust.GetMounts() {
 		destination, removed := m.IsMarkedForRemoval()
 		a.Mounts = slices.DeleteFunc(slices.Clone(a.Mounts), func(old manifest.Mount) bool {

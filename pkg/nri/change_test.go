@@ -52,7 +52,12 @@ func TestChangeOfManifest(t *testing.T) {
 	a.AddLinuxUnified("memory.high", "1")
 	score := 500
 	a.SetLinuxOomScoreAdj(&score)
+	a.AddCDIDevice(&api.CDIDevice{Name: "vendor.com/gpu=0"})
+	a.AddCDIDevice(&api.CDIDevice{Name: "vendor.com/gpu=0"})
 	app, spec := adjusted(t, a)
+	if !slices.Equal(app.CDIDevices, []string{"vendor.com/gpu=0"}) {
+		t.Errorf("CDI devices %q", app.CDIDevices)
+	}
 	if !slices.Equal(app.Env, []string{"B=other", "C=x=y"}) || !slices.Equal(app.Args, []string{"true"}) {
 		t.Errorf("env %q, args %q", app.Env, app.Args)
 	}
@@ -156,7 +161,6 @@ func TestHostileAdjustments(t *testing.T) {
 		"the host's PIDs":             {linux(&api.LinuxContainerAdjustment{Namespaces: []*api.LinuxNamespace{{Type: "pid", Path: "/proc/1/ns/pid"}}}), errs.Unsupported, "pid"},
 		"a namespace with ..":         {linux(&api.LinuxContainerAdjustment{Namespaces: []*api.LinuxNamespace{{Type: "ipc", Path: "../x"}}}), errs.Invalid, "ipc namespace"},
 		"a block I/O class":           {linux(&api.LinuxContainerAdjustment{Resources: &api.LinuxResources{BlockioClass: api.String("x")}}), errs.Unsupported, "block I/O"},
-		"a CDI device":                {&api.ContainerAdjustment{CDIDevices: []*api.CDIDevice{{Name: "vendor.com/gpu=0"}}}, errs.Unsupported, "vendor.com/gpu=0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wantKind(t, checkAdjustment(c.adjust), c.kind, c.text)

@@ -35,9 +35,6 @@ func checkAdjustment(a *api.ContainerAdjustment) error {
 		all = append(all, checkRlimit(l))
 	}
 	all = append(all, checkHooks(a.GetHooks()), checkLinux(a.GetLinux()), checkResources(a.GetLinux().GetResources()))
-	if len(a.GetCDIDevices()) > 0 {
-		all = append(all, wrong(errs.Unsupported, "CDI device "+a.GetCDIDevices()[0].GetName(), "plugins can't inject CDI devices here"))
-	}
 	return errors.Join(all...)
 }
 

@@ -98,6 +98,9 @@ func describeApp(a App) *api.Container {
 		Image: &api.Image{Name: a.Image.Name, Digest: a.Image.Ref, ConfigDigest: a.Image.ID},
 		Linux: &api.LinuxContainer{Resources: describeResources(&a.Resources), SeccompProfile: describeSeccomp(a.Security.Seccomp)},
 	}
+	for _, name := range a.CDIDevices {
+		d.CDIDevices = append(d.CDIDevices, &api.CDIDevice{Name: name})
+	}
 	spec := a.Spec
 	if spec == nil {
 		var err error
