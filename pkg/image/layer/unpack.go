@@ -50,6 +50,9 @@ type Info struct {
 	Listing ListingKind  `json:"listing,omitempty"`
 }
 
+// Tree gives the directory of a layer's files, dir being what Unpack made.
+func Tree(dir string) string { return filepath.Join(dir, treeName) }
+
 // infoVersion is the version of Info.
 const infoVersion = 1
 
