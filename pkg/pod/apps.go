@@ -18,6 +18,7 @@ type Draft struct {
 	id   string
 	dir  manifest.AppDir
 	goal manifest.AppDir
+	more func(manifest.AppDir) error // nil: nothing
 }
 
 // DraftApp begins an app in the pod that lies at dir.
@@ -34,8 +35,12 @@ func DraftApp(dir manifest.Dir, id string) (*Draft, error) {
 	return d, nil
 }
 
+// Fill makes Finish call fill with the app's directory, whose writable layer
+// is empty yet.
+func (d *Draft) Fill(fill func(manifest.AppDir) error) { d.more = fill }
+
 // Finish makes the draft an app, whole: app.json, the OCI bundle with spec as
-// its config.json, and the empty writable layer with the mode of root, the
+// its config.json, and the writable layer, empty or as Fill left it, with the mode of root, the
 // app's root directory in its image, and its owner as users maps it.
 func (d *Draft) Finish(a *manifest.App, spec []byte, root os.FileInfo, users *manifest.UserNamespace) error {
 	const op = "write app"
@@ -68,6 +73,11 @@ func (d *Draft) fill(a *manifest.App, spec []byte, root os.FileInfo, users *mani
 	}
 	if err := sys.CopyMode(d.dir.Upper(), root, owner); err != nil {
 		return err
+	}
+	if d.more != nil {
+		if err := d.more(d.dir); err != nil {
+			return err
+		}
 	}
 	if err := os.WriteFile(d.dir.Spec(), spec, 0o600); err != nil {
 		return err

@@ -71,6 +71,44 @@ func (c *Client) UpdateApp(ctx context.Context, id string, r manifest.Resources)
 	return c.call(ctx, wire.UpdateApp, wire.UpdateParams{ID: id, Resources: r}, nil)
 }
 
+// Freeze pauses apps. Until thaw is called, or the caller dies, they stay so;
+// thaw waits until all run again, whatever became of ctx.
+func (c *Client) Freeze(ctx context.Context, apps []string) (thaw func() error, err error) {
+	held, release := context.WithCancel(context.WithoutCancel(ctx))
+	conn, done, err := c.send(held, wire.Freeze, wire.FreezeParams{Apps: apps})
+	if err != nil {
+		release()
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, release)
+	if _, err = receive(held, conn, nil); err == nil && !stop() {
+		err = ctx.Err()
+	}
+	if err != nil {
+		release()
+		done()
+		return nil, errs.Wrap("freeze", "", err)
+	}
+	return func() error {
+		defer release()
+		defer done()
+		_ = conn.SetDeadline(time.Now().Add(thawTime))
+		if err := conn.Send([]byte{0}); err != nil {
+			return gone(held, err)
+		}
+		_, err := receive(held, conn, nil)
+		return errs.Wrap("thaw", "", err)
+	}, nil
+}
+
+// thawTime is how long apps may take to run again.
+const thawTime = 30 * time.Second
+
+// Checkpoint writes the processes of an app into a directory.
+func (c *Client) Checkpoint(ctx context.Context, p wire.CheckpointParams) error {
+	return c.call(ctx, wire.Checkpoint, p, nil)
+}
+
 // Exec runs a command in an app with files as its standard streams, and waits
 // for it.
 func (c *Client) Exec(ctx context.Context, p wire.ExecParams, files ...*os.File) (code int, err error) {

@@ -40,6 +40,10 @@ type App struct {
 	Security  Security     `json:"security"`
 	Resources Resources    `json:"resources"`
 
+	// Restore says that the app's processes are those of a checkpoint
+	// (AppDir.Checkpoint), and starting it lets them go on.
+	Restore bool `json:"restore,omitempty"`
+
 	// StopSignal is a name such as SIGTERM or a number; empty: SIGTERM.
 	StopSignal string `json:"stopSignal,omitempty"`
 }

@@ -24,12 +24,13 @@ func (d Dir) App(id string) AppDir { return AppDir(filepath.Join(string(d), "app
 type AppDir string
 
 // The files of an app.
-func (a AppDir) App() string    { return filepath.Join(string(a), "app.json") }
-func (a AppDir) Status() string { return filepath.Join(string(a), "status.json") }
-func (a AppDir) Bundle() string { return filepath.Join(string(a), "spec") } // OCI bundle
-func (a AppDir) Spec() string   { return filepath.Join(string(a), "spec", "config.json") }
-func (a AppDir) Upper() string  { return filepath.Join(string(a), "upper") }
-func (a AppDir) Work() string   { return filepath.Join(string(a), "work") }
+func (a AppDir) App() string        { return filepath.Join(string(a), "app.json") }
+func (a AppDir) Status() string     { return filepath.Join(string(a), "status.json") }
+func (a AppDir) Bundle() string     { return filepath.Join(string(a), "spec") } // OCI bundle
+func (a AppDir) Spec() string       { return filepath.Join(string(a), "spec", "config.json") }
+func (a AppDir) Upper() string      { return filepath.Join(string(a), "upper") }
+func (a AppDir) Checkpoint() string { return filepath.Join(string(a), "checkpoint") } // CRIU's images of an app to be restored
+func (a AppDir) Work() string       { return filepath.Join(string(a), "work") }
 
 // RunDir is a pod's directory for what does not outlive a boot. The mounts in
 // it exist in the mount namespace of the pod's supervisor alone.

@@ -92,6 +92,10 @@ func streamHandlerOf(m wire.Method) handler {
 		return verb((*Supervisor).events)
 	case wire.Shutdown:
 		return verb((*Supervisor).shutdown)
+	case wire.Freeze:
+		return verb((*Supervisor).freeze)
+	case wire.Checkpoint:
+		return verb((*Supervisor).checkpoint)
 	}
 	return nil
 }

@@ -142,6 +142,11 @@ func (s *Supervisor) launch(ctx context.Context, a *app) (p detached, err error)
 // it may be the runtime's words, which are in the error.
 func (s *Supervisor) runApp(ctx context.Context, a *app) (p detached, err error) {
 	c := command{args: []string{"run", "--bundle", a.dir.Bundle()}}
+	if a.conf.Restore {
+		work := s.runtime.path(".restore")
+		defer func() { err = errors.Join(explain(err, filepath.Join(work, "restore.log")), sys.RemoveTree(work)) }()
+		c.args = []string{"restore", "--bundle", a.dir.Bundle(), "--image-path", a.dir.Checkpoint(), "--work-path", work}
+	}
 	if a.conf.TTY {
 		p, err = s.runtime.detach(ctx, c, onTerminal, a.id)
 		if err != nil {

@@ -20,7 +20,7 @@ import (
 // are only additions; stage0 speaks every major that a live pod was made with.
 const (
 	Major = 1
-	Minor = 0
+	Minor = 1
 )
 
 // MaxFrame bounds a frame, in bytes.
@@ -50,6 +50,10 @@ const (
 	Dial      Method = "Dial"      // DialParams → a connected socket as descriptor
 	Events    Method = "Events"    // EventsParams → Event, Event, …
 	Shutdown  Method = "Shutdown"  // ends every app, then the supervisor
+
+	// Since 1.1, with FeatureCheckpoint.
+	Freeze     Method = "Freeze"     // FreezeParams → a reply when frozen, one when thawed
+	Checkpoint Method = "Checkpoint" // CheckpointParams
 )
 
 // Features a supervisor may have, told by Hello.
@@ -57,6 +61,8 @@ const (
 	FeatureTTY    = "tty"
 	FeatureAttach = "attach"
 	FeatureDial   = "dial"
+	// FeatureCheckpoint: Freeze and Checkpoint, and apps that are restored.
+	FeatureCheckpoint = "checkpoint"
 )
 
 // Request is one call.
@@ -146,6 +152,26 @@ type StopParams struct {
 	Signal  int    `json:"signal"`
 	GraceMS int64  `json:"graceMS"`
 }
+
+// FreezeParams pauses running apps for as long as the caller stays. Whatever
+// it sends, and its leaving, thaws them.
+type FreezeParams struct {
+	Apps []string `json:"apps"`
+}
+
+// CheckpointParams writes the processes of an app, which live on, into the
+// directory Dir of the host: CRIU's images into CheckpointImages below it, and
+// its words into CheckpointLog.
+type CheckpointParams struct {
+	ID  string `json:"id"`
+	Dir string `json:"dir"`
+}
+
+// The parts of a checkpoint of an app's processes.
+const (
+	CheckpointImages = "checkpoint"
+	CheckpointLog    = "dump.log"
+)
 
 // UpdateParams changes what an app may use.
 type UpdateParams struct {
