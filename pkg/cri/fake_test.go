@@ -51,6 +51,8 @@ type node struct {
 	attach     func(ctx context.Context, app string, r stage0.AttachRequest) error
 	dial       func(ctx context.Context, pod string, port uint16) (*os.File, error)
 	sizes      []stage0.TerminalSize // of Resize, in order
+	checkpoint []string              // arguments of the last verb that writes or reads a checkpoint
+	deadline   time.Duration         // what was left of its time
 }
 
 func newNode() *node {
@@ -186,6 +188,35 @@ func (n *node) Resize(_ context.Context, _, _ string, size stage0.TerminalSize) 
 	defer n.mu.Unlock()
 	n.sizes = append(n.sizes, size)
 	return n.fail
+}
+
+// checkpointed notes the call of a verb about checkpoints.
+func (n *node) checkpointed(ctx context.Context, args ...string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.checkpoint, n.deadline = args, 0
+	if until, limited := ctx.Deadline(); limited {
+		n.deadline = time.Until(until)
+	}
+	return n.fail
+}
+
+func (n *node) CheckpointApp(ctx context.Context, id, location string) error {
+	return n.checkpointed(ctx, id, location)
+}
+
+func (n *node) CheckpointPod(ctx context.Context, id, dir string, apps []string) error {
+	return n.checkpointed(ctx, append([]string{id, dir}, apps...)...)
+}
+
+func (n *node) RestorePod(ctx context.Context, dir string, p manifest.Pod, apps []stage0.AppRequest) (string, map[string]string, error) {
+	restored := map[string]string{}
+	args := []string{dir, p.Name, p.Handler}
+	for _, a := range apps {
+		args = append(args, a.App.Name)
+		restored[a.App.Name] = "id of " + a.App.Name
+	}
+	return "restored", restored, n.checkpointed(ctx, args...)
 }
 
 func (n *node) PortForward(ctx context.Context, pod string, port uint16) (*os.File, error) {

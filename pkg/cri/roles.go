@@ -66,6 +66,13 @@ type streamVerbs interface {
 	PortForward(ctx context.Context, pod string, port uint16) (*os.File, error)
 }
 
+// checkpointVerbs write what runs, and bring it back.
+type checkpointVerbs interface {
+	CheckpointApp(ctx context.Context, id, location string) error
+	CheckpointPod(ctx context.Context, id, dir string, apps []string) error
+	RestorePod(ctx context.Context, dir string, p manifest.Pod, apps []stage0.AppRequest) (id string, restored map[string]string, err error)
+}
+
 // usageReader reads what pods and apps take up, from the kernel and from
 // memory: it waits for no process, and for no disk beyond MeasureLayers. What
 // ended meanwhile is errs.NotFound or errs.Precondition.
@@ -117,6 +124,7 @@ type engine interface {
 	podVerbs
 	appVerbs
 	streamVerbs
+	checkpointVerbs
 	usageReader
 	eventSource
 	nodeState

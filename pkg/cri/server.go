@@ -62,14 +62,15 @@ func newServer(e engine, images imageStore, o Options, p platform) *Server {
 	info := infoWriter{stateDir: o.StateDir}
 	return &Server{
 		runtime: runtimeService{
-			sandboxes:  &sandboxes{pods: e, node: e, platform: p, info: info},
-			containers: &containers{pods: e, apps: e, node: e, platform: p, info: info},
-			execs:      &execs{apps: e, exec: e},
-			streams:    &streams{pods: e, apps: e, verbs: e, address: o.StreamAddress, creation: streamCreation},
-			statistics: &statistics{pods: e, apps: e, usage: e, stateDir: o.StateDir},
-			monitoring: &monitoring{pods: e, usage: e},
-			watchers:   &watchers{events: e},
-			nodeStatus: &nodeStatus{node: e, options: o},
+			sandboxes:   &sandboxes{pods: e, node: e, platform: p, info: info},
+			containers:  &containers{pods: e, apps: e, node: e, platform: p, info: info},
+			execs:       &execs{apps: e, exec: e},
+			streams:     &streams{pods: e, apps: e, verbs: e, address: o.StreamAddress, creation: streamCreation},
+			checkpoints: &checkpoints{pods: e, apps: e, verbs: e, node: e, platform: p},
+			statistics:  &statistics{pods: e, apps: e, usage: e, stateDir: o.StateDir},
+			monitoring:  &monitoring{pods: e, usage: e},
+			watchers:    &watchers{events: e},
+			nodeStatus:  &nodeStatus{node: e, options: o},
 		},
 		images: imageService{images: images, puller: e, node: e, info: info},
 	}
@@ -89,6 +90,7 @@ type runtimeService struct {
 	*containers
 	*execs
 	*streams
+	*checkpoints
 	*statistics
 	*monitoring
 	*watchers

@@ -81,6 +81,9 @@ func (e *Engine) addApp(ctx context.Context, p *pod.Snapshot, r AppRequest) (_ s
 	if err != nil {
 		return "", err
 	}
+	if err := r.Checkpoint.prepare(ctx, &app, draft); err != nil {
+		return "", err
+	}
 	root, err := os.Stat(app.Rootfs.Layers[len(app.Rootfs.Layers)-1].Path)
 	if err != nil {
 		return "", err

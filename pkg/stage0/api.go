@@ -16,6 +16,9 @@ type AppRequest struct {
 	Image     string // id, tag or digest of an image in the store
 	ImageName string // as the user wrote it; empty: Image
 
+	// Checkpoint is what an app is restored from; nil: it is new.
+	Checkpoint *AppCheckpoint `json:",omitempty"`
+
 	Command []string // replaces the image's entrypoint
 	Args    []string // replaces the image's command
 	Env     []string // "KEY=value", over the image's

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage1/wire"
@@ -21,6 +22,9 @@ const adoptPatience = 2 * time.Second
 // up again where they are, the others are as they ended. It returns when every
 // pod is listed; what is left over is cleaned up in the background.
 func (e *Engine) Recover(ctx context.Context) error {
+	if err := sys.RemoveTree(e.checkpoints()); err != nil { // of a run of ours that died
+		e.Warn(err, "remove checkpoints that were never finished")
+	}
 	ids, err := e.pods.List(pod.PhaseRun)
 	if err != nil {
 		return err
