@@ -60,9 +60,9 @@ func (e *Engine) removeApp(ctx context.Context, podID, id string) error {
 	if err := e.Images.Release(id); err != nil {
 		return err
 	}
-	last, err := e.Pod(podID)
-	if err != nil || !e.unlist(podID, id) {
-		return nil
+	last, _ := e.Pod(podID)
+	if last == nil || !e.unlist(podID, id) {
+		return nil // its pod was removed meanwhile
 	}
 	if !closed(told) {
 		e.events.publish(Removed, id, last)
