@@ -2,6 +2,7 @@ package cri
 
 import (
 	"math"
+	"reflect"
 	"slices"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -66,7 +67,7 @@ func appUsers(field string, u *runtimeapi.UserNamespace, of *manifest.UserNamesp
 	switch {
 	case err != nil:
 		return err
-	case (users == nil) != (of == nil), users != nil && !(slices.Equal(users.UIDs, of.UIDs) && slices.Equal(users.GIDs, of.GIDs)):
+	case !reflect.DeepEqual(users, of):
 		return invalid(field, "is not the user namespace that the sandbox was made with")
 	}
 	return nil

@@ -40,7 +40,7 @@ func (p *profiles) need(name string) error {
 	case name == manifest.DefaultAppArmor:
 		return errs.Wrap(op, name, p.loadDefault())
 	case err != nil:
-		return nil //nolint:nilerr // it may be there
+		return nil // it may be there
 	}
 	return errs.New(op, errs.NotFound, name, errors.New("it isn't loaded on this host; load it with apparmor_parser"))
 }
