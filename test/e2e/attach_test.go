@@ -94,7 +94,7 @@ func TestAttachToTerminal(t *testing.T) {
 	eachTransport(t, func(t *testing.T, by transport) {
 		a := p.start(t, "exec sh -i", withStdin, func(c *cri.ContainerConfig) { c.Tty = true })
 		for _, size := range []string{"33 77", "40 90"} {
-			var terminal = make(sizes, 1)
+			terminal := make(sizes, 1)
 			var rows, cols uint16
 			fmt.Sscan(size, &rows, &cols)
 			terminal <- remotecommand.TerminalSize{Height: rows, Width: cols}

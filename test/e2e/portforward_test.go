@@ -12,11 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/streaming/pkg/httpstream"
 )
 
 // dialers are the ways in which clients forward ports.
@@ -30,14 +30,14 @@ var dialers = map[string]func(address string) (httpstream.Dialer, error){
 		if err != nil {
 			return nil, err
 		}
-		return spdy.NewDialer(upgrader, &http.Client{Transport: round}, http.MethodPost, to), nil
+		return spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: round}, http.MethodPost, to), nil
 	},
 	"SPDY in WebSocket": func(address string) (httpstream.Dialer, error) {
 		to, err := url.Parse(address)
 		if err != nil {
 			return nil, err
 		}
-		return portforward.NewSPDYOverWebsocketDialer(to, &rest.Config{})
+		return portforward.NewSPDYOverWebsocketDialerForStreaming(to, &rest.Config{})
 	},
 }
 
@@ -55,7 +55,7 @@ func (p *pod) forward(t testing.TB, by string, port int) (address string) {
 	}
 	stop, ready := make(chan struct{}), make(chan struct{})
 	var out bytes.Buffer
-	f, err := portforward.New(dialer, []string{fmt.Sprintf("0:%d", port)}, stop, ready, io.Discard, &out)
+	f, err := portforward.NewForStreaming(dialer, []string{fmt.Sprintf("0:%d", port)}, stop, ready, io.Discard, &out)
 	if err != nil {
 		t.Fatal(err)
 	}
