@@ -60,7 +60,7 @@ const drainTimeout = 5 * time.Second
 
 func serve(ctx context.Context, c *config) (err error) {
 	begun := time.Now()
-	unlock, err := lockServer(c)
+	unlock, err := lockServer(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -108,9 +108,13 @@ func serve(ctx context.Context, c *config) (err error) {
 	return server.Serve(listener)
 }
 
+// lockPatience is how long a lock may outlive the server that was killed: a
+// child that it was about to start has a copy until its exec.
+const lockPatience = 2 * time.Second
+
 // lockServer makes sure that one server at most works on a set of
 // directories.
-func lockServer(c *config) (unlock func(), err error) {
+func lockServer(ctx context.Context, c *config) (unlock func(), err error) {
 	dir := filepath.Join(c.Run, "server")
 	// Root of a user namespace is nobody here, and has to pass to its pod's
 	// root file systems.
@@ -121,14 +125,18 @@ func lockServer(c *config) (unlock func(), err error) {
 	if err != nil {
 		return nil, errs.Wrap("serve", dir, err)
 	}
-	lock, err := sys.LockDir(dir)
-	if errors.Is(err, errs.Precondition) {
-		return nil, errs.New("serve", errs.Precondition, c.Run, errors.New("another server runs there; stop it, or choose other directories with --root and --run"))
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+		lock, err := sys.LockDir(dir)
+		if err == nil {
+			return func() { _ = sys.UnlockDir(lock) }, nil
+		}
+		if !errors.Is(err, errs.Precondition) {
+			return nil, err
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return nil, errs.New("serve", errs.Precondition, c.Run, errors.New("another server runs there; stop it, or choose other directories with --root and --run"))
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return func() { _ = sys.UnlockDir(lock) }, nil
 }
 
 // listen takes the place of a socket that a dead server left. We hold the
