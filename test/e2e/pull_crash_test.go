@@ -28,14 +28,16 @@ func TestPullsKilledAtEveryPoint(t *testing.T) {
 			s.allow(t, r, "")
 			points := slices.DeleteFunc(crashPoints(t), func(point string) bool { return !strings.HasPrefix(point, "store.") })
 			var died []string
+			all := true // unless -run picks some
 			for _, point := range append(points, midLayer) {
 				c := &pullCrash{server: s, registry: r, point: point, mark: s.path("pull-mark-" + point)}
 				if t.Run(point, func(t *testing.T) { pull(c, t) }) && c.inPull {
 					died = append(died, point)
 				}
+				all = all && c.ran
 			}
 			for _, point := range append(beforeCommit(), committed) {
-				if !slices.Contains(died, point) && !t.Failed() {
+				if !slices.Contains(died, point) && all && !t.Failed() {
 					t.Errorf("no pull died at %s, but at %q", point, died)
 				}
 			}
@@ -65,6 +67,7 @@ type pullCrash struct {
 	*server
 	registry    *imageRegistry
 	point, mark string
+	ran         bool
 	inPull      bool // the point was passed by a pull
 }
 
@@ -80,6 +83,7 @@ func (c *pullCrash) passed() bool {
 // serve lets the server die in PullImage.
 func (c *pullCrash) serve(t *testing.T) {
 	c.during(t)
+	c.ran = true
 	ref := c.push(t)
 	c.kill()
 	c.launch(c.env()...)
@@ -104,6 +108,7 @@ func (c *pullCrash) serve(t *testing.T) {
 // fetch lets the command die, beside a server.
 func (c *pullCrash) fetch(t *testing.T) {
 	c.during(t)
+	c.ran = true
 	ref := c.push(t)
 	_, err := c.cliWith(c.env(), nil, "fetch", ref)
 	c.inPull = err != nil && c.passed()

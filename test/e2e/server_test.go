@@ -170,8 +170,19 @@ func (s *server) launch(env ...string) {
 	s.process = p
 }
 
-// connect makes new clients, once the server answers.
+// connect makes new clients, once the server answers. Before that, the socket
+// of one that was killed may still take connections: a child that it was about
+// to start holds it until its exec.
 func (s *server) connect() error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		err := s.tryConnect()
+		if err == nil || !s.process.alive() || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+func (s *server) tryConnect() error {
 	s.disconnect()
 	if err := s.awaitSocket(); err != nil {
 		return err
