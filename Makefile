@@ -46,6 +46,11 @@ test: build ## test everything (as root)
 	@set -e; for m in $(TEST_MODULES); do echo "# $$m"; cd $(CURDIR)/$$m; go vet ./...; \
 	  go test -count=1 -timeout 30m -exec $(CURDIR)/hack/as-root ./...; done
 
+.PHONY: vmtest
+vmtest: go ## test cgroup version 2 in a virtual machine (minutes)
+	@hack/deps.sh vm
+	test/vm/run.sh
+
 .PHONY: lint
 lint: bin/tools/golangci-lint ## check style
 	bin/tools/golangci-lint run ./...

@@ -3,14 +3,16 @@
 #
 #   hack/deps.sh run    what "make run" needs
 #   hack/deps.sh test   what "make test" needs: that and more
+#   hack/deps.sh vm     what "make vmtest" needs: all of it
 set -eu
 here=$(dirname "$0")
 
 case "${1:-}" in
 run) uses=run ;;
 test) uses='run|test' ;;
+vm) uses='run|test|vm' ;;
 *)
-	echo "usage: $0 run|test" >&2
+	echo "usage: $0 run|test|vm" >&2
 	exit 2
 	;;
 esac

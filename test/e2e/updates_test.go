@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,7 +102,63 @@ func TestUpdates(t *testing.T) {
 		}
 		wantMemoryTold(t, a, 64<<20)
 	})
+	t.Run("swap", func(t *testing.T) { p.updateSwap(t) })
+	t.Run("huge pages", func(t *testing.T) { p.updateHugePages(t) })
 	t.Run("the pod as a whole", func(t *testing.T) { s.updatePod(t, p) })
+}
+
+// updateSwap: the API counts memory and swap together, as version 1 does;
+// version 2 counts swap alone. No word on swap means none.
+func (p *pod) updateSwap(t *testing.T) {
+	if !p.s.cgroups().SwapLimits() {
+		t.Skip("this kernel can't limit swap")
+	}
+	a := p.start(t, "exec sleep 1000", limits(&cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}))
+	want := func(together, alone string) {
+		t.Helper()
+		if p.s.cgroups().V2() {
+			together = alone
+		}
+		wantEqual(t, "swap limit", cgroupValue(t, p.s, a, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max"), together)
+	}
+	want("67108864", "0")
+	for _, step := range []struct {
+		change          *cri.LinuxContainerResources
+		together, alone string
+	}{
+		{&cri.LinuxContainerResources{MemorySwapLimitInBytes: 96 << 20}, "100663296", "33554432"},
+		{&cri.LinuxContainerResources{MemoryLimitInBytes: 128 << 20, MemorySwapLimitInBytes: 160 << 20}, "167772160", "33554432"},
+		{&cri.LinuxContainerResources{CpuShares: 99}, "167772160", "33554432"},
+		{&cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}, "67108864", "0"},
+	} {
+		if err := a.update(step.change); err != nil {
+			t.Fatal(err)
+		}
+		want(step.together, step.alone)
+	}
+	wantMemory(t, a, "67108864", 64<<20)
+	wantEqual(t, "swap limit in the status", a.status(t).GetResources().GetLinux().GetMemorySwapLimitInBytes(), 64<<20)
+}
+
+func (p *pod) updateHugePages(t *testing.T) {
+	page := func(limit uint64) *cri.LinuxContainerResources {
+		return &cri.LinuxContainerResources{HugepageLimits: []*cri.HugepageLimit{{PageSize: "2MB", Limit: limit}, {PageSize: "16GB", Limit: 0}}}
+	}
+	if !slices.Contains(p.s.cgroups().HugePageSizes(), "2MB") {
+		_, err := p.tryCreate(p.s.appConfig("true", limits(page(2<<20))))
+		wantEqual(t, "code without a controller", status.Code(err), codes.Unimplemented)
+		return
+	}
+	a := p.start(t, "exec sleep 1000", limits(page(4<<20)))
+	file := func() string {
+		return cgroupValue(t, p.s, a, "hugetlb", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max")
+	}
+	wantEqual(t, "limit", file(), "4194304")
+	if err := a.update(page(2 << 20)); err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "limit", file(), "2097152")
+	wantEqual(t, "limit in the status", a.status(t).GetResources().GetLinux().GetHugepageLimits()[1].GetLimit(), 2<<20)
 }
 
 func wantMemoryTold(t *testing.T, a *app, want int64) {

@@ -211,6 +211,11 @@ func TestSwap(t *testing.T) {
 			t.Errorf("%+v: got %v", c, swap)
 		}
 	}
+	for _, r := range []manifest.Resources{{SwapLimit: 100}, {MemoryLimit: -1, SwapLimit: 100}, {MemoryLimit: 100, SwapLimit: 99}, {MemoryLimit: -2}} {
+		if _, err := Resources(r, Host{SwapLimits: true}); !errors.Is(err, errs.Invalid) {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
 }
 
 func pointer(n int64) *int64 { return &n }

@@ -20,6 +20,7 @@ mount --make-rprivate /
 mount --make-rshared /
 mount -t proc proc /proc
 if [ "$(wc -l </proc/self/cgroup)" = 1 ]; then
+  umount -l /sys/fs/cgroup # the same file system can't be mounted over itself
   mount -t cgroup2 cgroup2 /sys/fs/cgroup
 else
   mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
