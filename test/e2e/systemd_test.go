@@ -71,7 +71,7 @@ func TestUnderSystemd(t *testing.T) {
 	writeUnits(t, dir, output)
 	boot := exec.Command("testdata/systemd.sh", cgroup, dir)
 	console, err := boot.CombinedOutput()
-	if data, rerr := os.ReadFile(output); err != nil || rerr != nil || !strings.Contains(string(data), "--- PASS: TestSystemdDriver") {
+	if data, rerr := os.ReadFile(output); err != nil || rerr != nil || !strings.Contains(string(data), "--- PASS: ") {
 		t.Errorf("systemd: %v, %v\n%s\noutput of the tests:\n%s", err, rerr, console, data)
 	}
 }
