@@ -58,7 +58,9 @@ func (c Cgroups) Create(path string) (err error) {
 }
 
 // enableControllers makes every controller that limits apps available to the
-// children of parent. What the kernel refuses is left as it is.
+// children of parent. What the kernel refuses is left as it is, and so is a
+// cgroup with processes in it: some controllers it would hand on all the same,
+// and by that make threaded cgroups of its children, which take no process.
 func enableControllers(mount, parent string) {
 	dir := mount
 	for _, name := range append([]string{""}, strings.Split(strings.Trim(parent, "/"), "/")...) {
@@ -66,6 +68,12 @@ func enableControllers(mount, parent string) {
 		there, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 		if err != nil {
 			return
+		}
+		// The real root, which alone has no type, may have processes.
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err == nil {
+			if pids, err := readProcs(dir); err != nil || len(pids) > 0 {
+				continue
+			}
 		}
 		control := filepath.Join(dir, "cgroup.subtree_control")
 		enabled, _ := os.ReadFile(control)

@@ -101,7 +101,7 @@ func spawn(t *testing.T, c Cgroups, path, script string) *os.Process {
 
 func waitFor(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("waited in vain for " + what)
 		}
@@ -163,6 +163,44 @@ func cgroupLife(t *testing.T, c Cgroups, parent string) {
 	kill(t, c, parent) // of what is gone
 	if _, err := c.Stats(parent); !errors.Is(err, errs.NotFound) {
 		t.Errorf("stats of what is gone: %v", err)
+	}
+}
+
+// TestMove takes a process a step down, out of the way of what its cgroup hands
+// on to those below.
+func TestMove(t *testing.T) {
+	host, path := hostCgroups(t)
+	views := map[string]Cgroups{"host": host}
+	if host.unified != "" {
+		views["unified"] = Cgroups{unified: host.unified}
+	}
+	for name, c := range views {
+		t.Run(name, func(t *testing.T) {
+			scope := path + "/" + name
+			if err := c.Create(scope); err != nil {
+				t.Fatal(err)
+			}
+			p := spawn(t, c, scope, "exec sleep 1000")
+			leaf := scope + "/leaf"
+			if err := c.Create(leaf); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Move(leaf, p.Pid); err != nil {
+				t.Fatal(err)
+			}
+			if pids, err := c.Procs(leaf); err != nil || !slices.Equal(pids, []int{p.Pid}) {
+				t.Errorf("below are %v, %v, want %d", pids, err, p.Pid)
+			}
+			for _, controller := range readWords(t, filepath.Join(c.unified, scope, "cgroup.controllers")) {
+				if limitsApps(controller) && !slices.Contains(readWords(t, filepath.Join(c.unified, scope, "cgroup.subtree_control")), controller) {
+					t.Errorf("%s is not handed on", controller)
+				}
+			}
+			if err := c.Move(path+"/gone", p.Pid); !errors.Is(err, errs.NotFound) {
+				t.Errorf("a cgroup that isn't there: %v", err)
+			}
+			kill(t, c, scope)
+		})
 	}
 }
 
