@@ -1,7 +1,6 @@
 package cri
 
 import (
-	"cmp"
 	"path/filepath"
 	"slices"
 
@@ -161,7 +160,7 @@ func criMounts(mounts []manifest.Mount) []*runtimeapi.Mount {
 			UidMappings: criIDs(m.UIDs), GidMappings: criIDs(m.GIDs), MountOptions: m.Options,
 		}
 		if m.Image != nil {
-			mount.Image = &runtimeapi.ImageSpec{Image: m.Image.ID, UserSpecifiedImage: m.Image.Name, ImageRef: cmp.Or(m.Image.Ref, m.Image.ID)}
+			mount.Image = &runtimeapi.ImageSpec{Image: m.Image.ID, UserSpecifiedImage: m.Image.Name, ImageRef: m.Image.ID}
 			mount.ImageSubPath = m.Image.SubPath
 		}
 		list = append(list, mount)

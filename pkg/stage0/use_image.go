@@ -105,9 +105,6 @@ func (e *Engine) useVolume(p *manifest.Pod, owner string, v manifest.ImageMount)
 		return nil, err
 	}
 	v.ID = string(r.ID)
-	if len(r.RepoDigests) > 0 {
-		v.Ref = r.RepoDigests[0]
-	}
 	if len(v.Layers) == 0 {
 		return nil, errs.New("mount image", errs.Invalid, v.Name, errors.New("it has no layers: there is nothing in it"))
 	}

@@ -289,7 +289,7 @@ func TestImageVolumes(t *testing.T) {
 	s.fsck()
 	wantEqual(t, "what is there without the image", strings.TrimSpace(a.exec(t, "cat /m/b")), "upper")
 	mounts := a.status(t).Mounts
-	if len(mounts) != 1 || mounts[0].GetImage().GetImage() != id || !strings.Contains(mounts[0].Image.ImageRef, "/models@sha256:") || mounts[0].GetImageSubPath() != "weights" {
+	if len(mounts) != 1 || mounts[0].GetImage().GetImage() != id || mounts[0].Image.ImageRef != id || mounts[0].GetImageSubPath() != "weights" {
 		t.Errorf("mounts %v", mounts)
 	}
 	if err := s.runtime.RemoveContainer(s.ctx, a.id); err != nil {

@@ -125,7 +125,6 @@ type Mount struct {
 type ImageMount struct {
 	ID      string  `json:"id"`
 	Name    string  `json:"name"`
-	Ref     string  `json:"ref,omitempty"` // as of AppImage
 	Layers  []Layer `json:"layers"`
 	SubPath string  `json:"subPath,omitempty"`
 }
