@@ -4,9 +4,10 @@
 #
 #   run.sh [TESTS]   TESTS: a pattern of tests of test/e2e
 #
-# Without hardware for virtual machines it is emulated, which takes minutes.
-# VM_ACCEL=kvm uses the hardware. VM_KERNEL names a directory in which the kernel
-# package was unpacked, where it is not installed.
+# Without hardware for virtual machines it is emulated, which takes minutes. A
+# /dev/kvm that is there need not work, so it is not tried unasked: VM_ACCEL=kvm.
+# VM_KERNEL names a directory in which the kernel package was unpacked, where it
+# is not installed.
 set -eu
 
 tests=${1:-^TestUnderSystemd$}
@@ -45,7 +46,8 @@ for dir in bin sbin lib lib64; do
 	ln -s "usr/$dir" "$root/$dir"
 done
 mkdir -p "$root/etc" "$root/new" "$root/root" "$root/test/e2e" "$root/test/bin" "$root/var/tmp" "$root/usr/lib/cni"
-program dash busybox runc iptables iptables-save ip6tables ip6tables-save unshare mount umount modprobe systemctl /lib/systemd/systemd
+program dash busybox runc iptables iptables-save ip6tables ip6tables-save unshare mount umount modprobe systemctl \
+	/lib/systemd/systemd /lib/systemd/systemd-shutdown
 ln -s dash "$root/usr/bin/sh" # busybox's has unshare and more built in
 for applet in $(busybox --list); do
 	[ -e "$root/usr/bin/$applet" ] || [ -e "$root/usr/sbin/$applet" ] || ln -s busybox "$root/usr/bin/$applet"
@@ -73,7 +75,7 @@ echo "$tests" >"$root/test/tests"
 cp "$here/init" "$root/init"
 (cd "$root" && find . | cpio --quiet -o -H newc) >"$work/initramfs"
 
-timeout "${VM_TIMEOUT:-900}" qemu-system-x86_64 -M q35 -accel "${VM_ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m 2G \
+timeout "${VM_TIMEOUT:-1800}" qemu-system-x86_64 -M q35 -accel "${VM_ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m 2G \
 	-nodefaults -display none -serial stdio -no-reboot -kernel "$kernel" -initrd "$work/initramfs" \
 	-append "console=ttyS0 quiet panic=-1 nokaslr mitigations=off cryptomgr.notests audit=0 lsm=none random.trust_cpu=on" |
 	tee "$work/console"
