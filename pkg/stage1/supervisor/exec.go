@@ -117,6 +117,9 @@ func (s *Supervisor) execute(ctx context.Context, a *app, p wire.ExecParams, fil
 	}
 	d, err := s.runtime.detach(ctx, c, kind, a.id)
 	if err != nil {
+		if d.child != nil {
+			s.killCommand(a, d.child) // with its children, which signalling it would orphan
+		}
 		return 0, err
 	}
 	if d.terminal == nil {

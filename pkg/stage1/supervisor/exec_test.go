@@ -118,6 +118,28 @@ func TestExecEndsWithItsCaller(t *testing.T) {
 	p.shutdown()
 }
 
+// TestExecEndsWithItsCallerAnyTime: also while the runtime still starts it.
+func TestExecEndsWithItsCallerAnyTime(t *testing.T) {
+	p := start(t)
+	id := p.runApp(sleeper)
+	null := openNull(t)
+	req := request(t, wire.Exec, wire.ExecParams{ID: id, Args: []string{"sh", "-c", family}})
+	for i := range 30 {
+		c := p.connect()
+		if err := wire.Send(c, req, null, null, null); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i) * 3 * time.Millisecond)
+		c.Close()
+	}
+	// The app's own processes are all that is left: a shell and its sleep.
+	eventually(t, "the commands' end", func() bool {
+		procs, err := p.cgroups.Procs(p.conf.CgroupParent + "/" + id)
+		return err == nil && len(procs) <= 2 && len(p.sleepers(id)) == 0
+	})
+	p.shutdown()
+}
+
 func TestExecOnTerminal(t *testing.T) {
 	p := start(t)
 	id := p.runApp(sleeper)

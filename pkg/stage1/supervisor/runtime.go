@@ -174,7 +174,8 @@ type detached struct {
 }
 
 // detach runs a command that starts a process and returns: "run" or "exec".
-// With a terminal the process gets one, else stdio.
+// With a terminal the process gets one, else stdio. When an error comes with a
+// child, that is the caller's to end.
 func (r *ociRuntime) detach(ctx context.Context, c command, kind stdioKind, id string) (d detached, err error) {
 	defer r.reaper.open()()
 	pidFile := r.path(".pid")
@@ -191,7 +192,7 @@ func (r *ociRuntime) detach(ctx context.Context, c command, kind stdioKind, id s
 	c.args = append(c.args, id)
 	if err := r.invoke(ctx, c); err != nil {
 		if late, aerr := r.adopt(pidFile); aerr == nil { // it started just as we gave up
-			_ = r.reaper.signal(late, syscall.SIGKILL)
+			d.child = late
 		}
 		return d, err
 	}
@@ -200,7 +201,6 @@ func (r *ociRuntime) detach(ctx context.Context, c command, kind stdioKind, id s
 	}
 	if console != nil {
 		if d.terminal, err = console.terminal(); err != nil {
-			_ = r.reaper.signal(d.child, syscall.SIGKILL)
 			return d, err
 		}
 	}
