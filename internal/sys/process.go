@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -138,62 +138,81 @@ func Forsake() error {
 	return nil
 }
 
-// KillTree ends, by SIGKILL, the process pid, its descendants, and those of
-// among that are in its session (setsid(2)), and gives how many it signalled.
-// Descendants that left both may be missed; so may be those just being born:
-// call it until it gives 0.
-func KillTree(pid int, among []int) (killed int, err error) {
-	tree := []int{pid}
-	add := func(p int) {
-		if !slices.Contains(tree, p) {
-			tree = append(tree, p)
+// stopRounds bounds how often a tree of processes is looked at until all of it
+// has stopped, a millisecond apart.
+const stopRounds = 50
+
+// KillTree ends, by SIGKILL, the process pid, its descendants, and whoever is
+// in its session (setsid(2)), as far as among lists them. All are stopped
+// before one is killed: what is stopped has no children any more, and what
+// isn't killed keeps its parent. Only descendants that had left both before
+// are missed.
+func KillTree(pid int, among func() []int) error {
+	var tree []procStat
+	for calm, round := 0, 0; calm < 2 && round < stopRounds; round++ {
+		// A list that was taken before all had stopped may lack the last child.
+		tree = treeOf(pid, among())
+		calm++
+		for _, p := range tree {
+			if !p.stopped {
+				calm = 0
+				_ = p.signal(unix.SIGSTOP)
+			}
+		}
+		if calm == 0 {
+			time.Sleep(time.Millisecond)
 		}
 	}
-	for _, p := range among {
-		if st, err := readStat(p); err == nil && st.session == pid && !st.zombie {
-			add(p)
+	var all []error
+	for _, p := range tree {
+		all = append(all, p.signal(unix.SIGKILL))
+	}
+	return errors.Join(all...)
+}
+
+// treeOf gives pid, its descendants and its session, as far as they live and
+// are among these.
+func treeOf(pid int, among []int) (tree []procStat) {
+	children := map[int][]procStat{}
+	for _, p := range append(among, pid) {
+		st, err := readStat(p)
+		switch {
+		case err != nil || st.zombie:
+		case st.pid == pid || st.session == pid:
+			tree = append(tree, st)
+		default:
+			children[st.parent] = append(children[st.parent], st)
 		}
 	}
 	for i := 0; i < len(tree); i++ { // it grows
-		for _, child := range childrenOf(tree[i]) {
-			add(child)
-		}
+		tree = append(tree, children[tree[i].pid]...)
 	}
-	// Parents first: none sees its children die, and does something about it.
-	for _, p := range tree {
-		done, kerr := killVerified(p)
-		if done {
-			killed++
-		}
-		err = errors.Join(err, kerr)
-	}
-	return killed, err
+	return tree
 }
 
-// killVerified kills p if it still is what it was: an id may be used anew
-// between reading it and its use, a descriptor can't.
-func killVerified(p int) (bool, error) {
-	before, err := readStat(p)
-	if err != nil || before.zombie {
-		return false, nil
-	}
-	fd, err := unix.PidfdOpen(p, 0)
+// signal signals a process if it still is what it was: an id may be used anew
+// between reading it and its use, a descriptor can't. One that has ended is
+// fine.
+func (p procStat) signal(sig unix.Signal) error {
+	fd, err := unix.PidfdOpen(p.pid, 0)
 	if err != nil {
-		return false, nil // it has ended
+		return nil // it has ended
 	}
 	defer unix.Close(fd)
-	after, err := readStat(p)
-	if err != nil || after.start != before.start {
-		return false, nil
+	if now, err := readStat(p.pid); err != nil || now.start != p.start {
+		return nil
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return false, fmt.Errorf("signal %d: %w", p, err)
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("signal %d: %w", p.pid, err)
 	}
-	return true, nil
+	return nil
 }
 
 type procStat struct {
+	pid     int
+	parent  int
 	zombie  bool
+	stopped bool
 	session int
 	start   string // clock ticks since boot: with the id it names a process
 }
@@ -209,20 +228,10 @@ func readStat(pid int) (procStat, error) {
 	if len(fields) < 20 {
 		return procStat{}, fmt.Errorf("stat of %d has %d fields", pid, len(fields))
 	}
-	session, err := strconv.Atoi(fields[3])
-	return procStat{zombie: fields[0] == "Z" || fields[0] == "X", session: session, start: fields[19]}, err
-}
-
-// childrenOf lists the children of all threads of pid.
-func childrenOf(pid int) (children []int) {
-	tasks, _ := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
-	for _, t := range tasks {
-		data, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + t.Name() + "/children")
-		for field := range strings.FieldsSeq(string(data)) {
-			if child, err := strconv.Atoi(field); err == nil {
-				children = append(children, child)
-			}
-		}
-	}
-	return children
+	parent, perr := strconv.Atoi(fields[1])
+	session, serr := strconv.Atoi(fields[3])
+	return procStat{
+		pid: pid, parent: parent, session: session, start: fields[19],
+		zombie: fields[0] == "Z" || fields[0] == "X", stopped: fields[0] == "T" || fields[0] == "t",
+	}, errors.Join(perr, serr)
 }

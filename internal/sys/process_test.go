@@ -1,9 +1,11 @@
 package sys
 
 import (
+	"errors"
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,38 +60,44 @@ func TestDeafen(t *testing.T) {
 	}
 }
 
+// TestKillTree kills a tree while it grows, by processes that have sessions of
+// their own.
 func TestKillTree(t *testing.T) {
-	// All are born once it says so: what is born while it is killed may escape.
-	cmd := exec.Command("sh", "-c", "sleep 100 & setsid sleep 100 & sh -c 'sleep 100; true' & sleep 0.5; echo ready; wait")
+	const grow = "echo begun; i=0; while [ $i -lt 200 ]; do i=$((i+1)); setsid sleep 100 & done; (sleep 100 &); wait"
+	cmd := exec.Command("sh", "-c", grow)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	out, err := cmd.StdoutPipe()
+	out, theirs, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	defer out.Close()
+	cmd.Stdout = theirs
+	if err := errors.Join(cmd.Start(), theirs.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := out.Read(make([]byte, 10)); err != nil {
 		t.Fatal(err)
 	}
-	total := 0
-	for range 200 {
-		n, err := KillTree(cmd.Process.Pid, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if total += n; n == 0 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
-	if total < 3 {
-		t.Errorf("%d processes killed", total)
-	}
-	if _, err := io.ReadAll(out); err != nil { // ends when nobody is left to write
+	time.Sleep(20 * time.Millisecond)
+	if err := KillTree(cmd.Process.Pid, processes); err != nil {
 		t.Error(err)
+	}
+	_ = out.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.ReadAll(out); err != nil { // ends when nobody is left to write
+		t.Errorf("somebody is left: %v", err)
 	}
 	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("ended with %v", err)
 	}
+}
+
+// processes lists all there are.
+func processes() (all []int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			all = append(all, pid)
+		}
+	}
+	return all
 }

@@ -19,9 +19,6 @@ const (
 	// execPatience is how long a runtime that is just starting a command may
 	// go on when the command is not wanted any more.
 	execPatience = 5 * time.Second
-	// killRounds bounds how often the children of a killed command are looked
-	// for; each round finds those that were born during the one before.
-	killRounds = 50
 )
 
 // execution is a command that runs in an app.
@@ -202,19 +199,14 @@ func (s *Supervisor) awaitCommand(ctx context.Context, a *app, command *child) {
 		return
 	case <-ctx.Done():
 	}
-	for range killRounds {
-		var among []int
+	err := sys.KillTree(command.pid, func() (among []int) {
 		if cgroups, err := s.cgroups(); err == nil && a.cgroup != "" {
 			among, _ = cgroups.Procs(a.cgroup)
 		}
-		killed, err := sys.KillTree(command.pid, among)
-		if err != nil {
-			s.complain("kill command in %s: %v", a.id, err)
-		}
-		if killed == 0 && command.ended() {
-			return
-		}
-		time.Sleep(time.Millisecond)
+		return among
+	})
+	if err != nil {
+		s.complain("kill command in %s: %v", a.id, err)
 	}
 	select {
 	case <-command.done:

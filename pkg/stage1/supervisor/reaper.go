@@ -127,13 +127,3 @@ func (r *reaper) kill(c *child, target int, sig syscall.Signal) error {
 	}
 	return syscall.Kill(target, sig)
 }
-
-// ended reports whether c has.
-func (c *child) ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
-}
