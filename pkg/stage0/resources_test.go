@@ -1,9 +1,14 @@
 package stage0
 
 import (
+	"encoding/json"
 	"math"
+	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage1/ocispec"
@@ -71,5 +76,36 @@ func TestOnlyPagesOfTheHostAreLimited(t *testing.T) {
 	got := pagesOf(map[string]uint64{"2MB": 1, "1GB": 0}, ocispec.Host{HugePageSizes: []string{"2MB"}})
 	if !reflect.DeepEqual(got, map[string]uint64{"2MB": 1}) {
 		t.Errorf("got %v", got)
+	}
+}
+
+// What a plugin alone has set outlives a change of limits.
+func TestRespecKeepsWhatItIsNotTold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.json")
+	const before = `{"ociVersion": "1.0.2", "linux": {"resources": {
+		"devices": [{"allow": false, "access": "rwm"}],
+		"memory": {"limit": 100, "swappiness": 7}, "cpu": {"shares": 2, "quota": 3},
+		"unified": {"memory.low": "1"}}}}`
+	if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	limit, shares := int64(200), uint64(9)
+	data, err := respec(path, &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: &limit}, CPU: &specs.LinuxCPU{Shares: &shares},
+		Unified: map[string]string{"memory.high": "2"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var after specs.Spec
+	if err := json.Unmarshal(data, &after); err != nil {
+		t.Fatal(err)
+	}
+	r := after.Linux.Resources
+	if *r.Memory.Limit != 200 || *r.CPU.Shares != 9 || r.Unified["memory.high"] != "2" {
+		t.Errorf("not changed: %s", data)
+	}
+	if *r.Memory.Swappiness != 7 || *r.CPU.Quota != 3 || r.Unified["memory.low"] != "1" || len(r.Devices) != 1 {
+		t.Errorf("lost: %s", data)
 	}
 }

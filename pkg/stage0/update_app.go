@@ -133,7 +133,8 @@ func (e *Engine) relist(podID string, app *manifest.App) error {
 	return nil
 }
 
-// respec gives the OCI configuration at path with other limits.
+// respec gives the OCI configuration at path with other limits. What these
+// leave unset stays: a plugin may have set it, and nobody else knows.
 func respec(path string, limits *specs.LinuxResources) ([]byte, error) {
 	const op = "change spec"
 	data, err := os.ReadFile(path)
@@ -147,7 +148,12 @@ func respec(path string, limits *specs.LinuxResources) ([]byte, error) {
 	if spec.Linux == nil || spec.Linux.Resources == nil {
 		return nil, errs.New(op, errs.Corrupt, path, errors.New("it has no limits"))
 	}
-	limits.Devices = spec.Linux.Resources.Devices
-	spec.Linux.Resources = limits
+	changed, err := json.Marshal(limits)
+	if err == nil {
+		err = json.Unmarshal(changed, spec.Linux.Resources) // into what is there
+	}
+	if err != nil {
+		return nil, errs.Wrap(op, path, err)
+	}
 	return ocispec.Encode(&spec)
 }
