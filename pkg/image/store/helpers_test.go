@@ -66,8 +66,13 @@ func candidateOf(t testing.TB, name, label string, layers ...[]byte) *image.Cand
 
 func openStore(t testing.TB, root string) *Store {
 	t.Helper()
+	return openStoreWith(t, root, Options{})
+}
+
+func openStoreWith(t testing.TB, root string, o Options) *Store {
+	t.Helper()
 	testutil.NeedRoot(t)
-	s, err := Open(root, Options{})
+	s, err := Open(root, o)
 	if err != nil {
 		t.Fatal(err)
 	}

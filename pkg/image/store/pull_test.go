@@ -111,21 +111,11 @@ func bigLayer(t testing.TB, seed uint64) []byte {
 // pullStore is a store that accepts images of registries.
 func pullStore(t testing.TB, root string) *Store {
 	t.Helper()
-	testutil.NeedRoot(t)
 	policy, err := trust.LoadPolicy(trust.Options{AcceptUnsigned: "a test"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(root, Options{Policy: policy})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
+	return openStoreWith(t, root, Options{Policy: policy})
 }
 
 func newPullStore(t testing.TB) *Store {
