@@ -48,8 +48,10 @@ var floors = map[string]int{
 
 	"pkg/stage0": 3,
 
-	"pkg/cri": 4,
-	"pkg/web": 4,
+	"pkg/cri":      4,
+	"pkg/podfile":  4,
+	"pkg/metadata": 4,
+	"pkg/web":      4,
 
 	"cmd/...": 5,
 

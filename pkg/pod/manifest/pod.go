@@ -49,6 +49,12 @@ type Pod struct {
 	Sysctls    map[string]string `json:"sysctls,omitempty"`
 	Privileged bool              `json:"privileged,omitempty"` // may hold privileged apps
 
+	// EndsWithApps says that the pod ends once all of its apps have; one of
+	// kubelet goes on until it is stopped.
+	EndsWithApps bool `json:"endsWithApps,omitempty"`
+	// RemoveAtEnd says that nothing of the pod is kept once it has ended.
+	RemoveAtEnd bool `json:"removeAtEnd,omitempty"`
+
 	// CgroupParent is the cgroup that holds the cgroups of this pod: the
 	// supervisor's, named after the pod, and one per app. Absolute; it is
 	// kubelet's when kubelet made the pod, else our own.

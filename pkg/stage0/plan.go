@@ -1,0 +1,78 @@
+package stage0
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/undo"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+)
+
+// Plan is a pod with all of its apps, as a person asks for it. Names of apps
+// are unique in it.
+type Plan struct {
+	Pod  manifest.Pod
+	Init []AppRequest `json:",omitempty"` // run one after the other, each to its good end, before any of Apps
+	Apps []AppRequest
+}
+
+// Check says what of a plan can't work, whatever the host: errs.Invalid.
+func (p *Plan) Check() error {
+	const op = "check pod"
+	if len(p.Apps) == 0 {
+		return errs.New(op, errs.Invalid, p.Pod.Name, errors.New("it has no app"))
+	}
+	seen := map[string]bool{}
+	for _, a := range p.all() {
+		switch name := a.App.Name; {
+		case name == "":
+			return errs.New(op, errs.Invalid, p.Pod.Name, errors.New("an app has no name"))
+		case seen[name]:
+			return errs.New(op, errs.Invalid, p.Pod.Name, fmt.Errorf("two apps have the name %q", name))
+		default:
+			seen[name] = true
+		}
+	}
+	return nil
+}
+
+func (p *Plan) all() []AppRequest { return append(append([]AppRequest(nil), p.Init...), p.Apps...) }
+
+// Launched is what became of a plan. Nothing of it runs yet but the pod.
+type Launched struct {
+	Pod        string   // id
+	Init, Apps []string // ids, in the order of the plan
+}
+
+// Launch makes a plan's pod and puts all of its apps into it; none is started.
+// Of a plan that can't be launched whole, nothing stays.
+func (e *Engine) Launch(ctx context.Context, p Plan) (l Launched, err error) {
+	if err := p.Check(); err != nil {
+		return l, err
+	}
+	var u undo.Stack
+	defer func() { // after Release there is nothing to unwind
+		if err != nil {
+			err = errors.Join(err, u.Unwind(ctx))
+		}
+	}()
+	if l.Pod, err = e.RunPod(ctx, p.Pod); err != nil {
+		return l, err
+	}
+	u.Push(func(ctx context.Context) error { return e.RemovePod(ctx, l.Pod) })
+	for i, r := range p.all() {
+		id, err := e.AddApp(ctx, l.Pod, r)
+		if err != nil {
+			return l, err
+		}
+		if i < len(p.Init) {
+			l.Init = append(l.Init, id)
+		} else {
+			l.Apps = append(l.Apps, id)
+		}
+	}
+	u.Release()
+	return l, nil
+}
