@@ -18,6 +18,9 @@ const (
 	OriginLocal Origin = "local"
 	// OriginRegistry is a registry, over the network.
 	OriginRegistry Origin = "registry"
+	// OriginRemote is somebody over the network, with a file: from a URL, or
+	// uploaded. Nothing but its signature speaks for it.
+	OriginRemote Origin = "remote"
 )
 
 // Candidate is an image that asks to be taken into a store: whoever can get
@@ -38,6 +41,9 @@ type Candidate struct {
 	// Indexes led to the manifest: each lists the next one, the last the
 	// manifest. None when nothing did but the manifest's own reference.
 	Indexes []Document
+	// Insecure are the safeguards that were switched off to get it, for the
+	// record: "image", "tls", "http".
+	Insecure []string
 	// Source is the repository that the image came from; none when local.
 	Source Ref
 	// Open gives the bytes of the i-th layer as distributed, lowest first. It

@@ -150,9 +150,9 @@ func (p *Puller) pull(ctx context.Context, r PullRequest, tell func(store.Progre
 	if err != nil {
 		return nil, err
 	}
+	candidate.Insecure = p.insecure
 	record, err := p.store.Pull(ctx, store.Intake{
-		Candidate: candidate, Evidence: evidence, Scope: trust.Scope{Namespace: r.Namespace},
-		Insecure: p.insecure, Progress: tell,
+		Candidate: candidate, Evidence: evidence, Scope: trust.Scope{Namespace: r.Namespace}, Progress: tell,
 	})
 	return record, errs.Wrap(opPull, r.Ref.Familiar(), err)
 }

@@ -36,6 +36,11 @@ type Options struct {
 	// compressed or not; nil: there is none. One that no rule accepts refuses
 	// the archive.
 	Signature []byte
+	// Origin is who brings the archive; "": OriginLocal. Of anybody else it
+	// needs a signature, or a rule that asks for none.
+	Origin image.Origin
+	// Insecure are the safeguards that were switched off to get it.
+	Insecure []string
 	// Platform picks from indexes; zero: this machine's.
 	Platform v1.Platform
 	// Progress is told how far each layer is, from any goroutine; may be nil.
@@ -85,7 +90,10 @@ func Import(ctx context.Context, store Store, r io.Reader, o Options) ([]*image.
 	candidates := make([]*image.Candidate, len(found))
 	for i, m := range found {
 		candidates[i] = m.candidate(o.Progress)
-		candidates[i].File = signed
+		candidates[i].File, candidates[i].Insecure = signed, o.Insecure
+		if o.Origin != "" {
+			candidates[i].Origin = o.Origin
+		}
 	}
 	return store.Admit(ctx, candidates...)
 }

@@ -29,7 +29,6 @@ type admission struct {
 	plan     *image.Plan
 	verified trust.Verified
 	record   *image.Record
-	insecure []string
 	progress func(Progress) // may be nil
 }
 
@@ -116,7 +115,7 @@ func (s *Store) plan(ctx context.Context, intakes []Intake) ([]*admission, error
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, &admission{plan: p, verified: verified, insecure: in.Insecure, progress: in.Progress})
+		all = append(all, &admission{plan: p, verified: verified, progress: in.Progress})
 	}
 	return all, nil
 }
@@ -143,7 +142,7 @@ func (x *session) stage(ctx context.Context, a *admission) error {
 	a.record = &image.Record{
 		Version: image.Version, ID: p.ID, Manifest: manifestDigest, ManifestType: manifestType,
 		Layers: layers, ImportedAt: time.Now().UTC(), Verdict: a.verified.Verdict(),
-		Insecure: a.insecure,
+		Insecure: p.Insecure,
 	}
 	a.record.Size = image.TotalSize(layers)
 	a.record.RepoDigests = repoDigests(p, manifestDigest)

@@ -16,7 +16,6 @@ type Intake struct {
 	Candidate *image.Candidate
 	Evidence  trust.Evidence // nil: there can be none
 	Scope     trust.Scope
-	Insecure  []string       // for the record: safeguards that were switched off
 	Progress  func(Progress) // told from any goroutine, some times a second; may be nil
 }
 

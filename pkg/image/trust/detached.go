@@ -39,11 +39,31 @@ func (p *Policy) CheckFile(f File, scope Scope) (image.Verdict, error) {
 	return v, err
 }
 
+// checkBrought decides on an image that a file brought. Of an administrator of
+// this machine it needs no signature, of anybody else it does; one that is
+// there has to be good.
+func (p *Policy) checkBrought(plan *image.Plan, scope Scope, v *image.Verdict) error {
+	switch {
+	case plan.Origin == image.OriginLocal && plan.File == nil:
+		v.Kind, v.Rule = image.VerdictLocalImport, LocalImport
+		return nil
+	case plan.Origin != image.OriginLocal && p.o.AcceptUnsigned != "" && len(plan.Names) > 0:
+		v.Kind, v.Rule = image.VerdictInsecure, p.o.AcceptUnsigned
+		v.Reference, v.Namespace = plan.Names[0].String(), scope.Namespace
+		return nil
+	}
+	return p.checkArchive(plan, scope, v)
+}
+
 // checkArchive proves the signature of the file that brought an image. Its
 // signer has to be trusted with every name that the image is to have.
 func (p *Policy) checkArchive(plan *image.Plan, scope Scope, v *image.Verdict) error {
 	if len(plan.Names) == 0 {
 		return refuse(string(plan.ID), []error{NoRule}, "")
+	}
+	file := plan.File
+	if file == nil {
+		file = &image.SignedFile{}
 	}
 	v.Reference, v.Namespace = plan.Names[0].String(), scope.Namespace
 	for i, name := range plan.Names {
@@ -52,8 +72,11 @@ func (p *Policy) checkArchive(plan *image.Plan, scope Scope, v *image.Verdict) e
 			return errs.Wrap(opVerify, name.Familiar(), err)
 		}
 		one := *v
-		next := addKey(name.Repository()) + ". Without its signature beside it, the file can be imported as it is"
-		if err := checkSigned(plan.File, rules, name.Familiar(), next, &one); err != nil {
+		next := addKey(name.Repository())
+		if plan.Origin == image.OriginLocal {
+			next += ". Without its signature beside it, the file can be imported as it is"
+		}
+		if err := checkSigned(file, rules, name.Familiar(), next, &one); err != nil {
 			return err
 		}
 		if i == 0 {
@@ -61,6 +84,25 @@ func (p *Policy) checkArchive(plan *image.Plan, scope Scope, v *image.Verdict) e
 		}
 	}
 	return nil
+}
+
+// CheckSigner says whether a file with that detached signature could count as
+// an image of that name: before the file itself, which may be large, is there
+// to prove it. A refusal is as Check's.
+func (p *Policy) CheckSigner(name image.Ref, signature []byte, scope Scope) error {
+	if p.o.AcceptUnsigned != "" {
+		return nil
+	}
+	rules, err := p.files.rules(name, scope)
+	if err != nil {
+		return errs.Wrap(opVerify, name.Familiar(), err)
+	}
+	unread := image.SignedFile{Signature: signature, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(nil)), nil }}
+	err = checkSigned(&unread, rules, name.Familiar(), addKey(name.Repository()), &image.Verdict{Time: p.now()})
+	if errors.Is(err, BadSignature) { // by a key that is good: of the file, nothing was read
+		return nil
+	}
+	return err
 }
 
 // addKey is the next step for whoever trusts the signer of a file.

@@ -293,6 +293,47 @@ func TestSignedArchives(t *testing.T) {
 	refusedFor(t, b.policy.Recheck(record, b.plan.Asked, Scope{}), NoRule)
 }
 
+// What somebody brings over the network needs a signature, or a rule that asks
+// for none.
+func TestRemoteFiles(t *testing.T) {
+	g := signed.NewGPG(t)
+	key, stranger := g.Generate("signer", "ed25519", "sign", "never"), g.Generate("stranger", "ed25519", "sign", "never")
+	body := []byte("an archive")
+	b := newBench(t)
+	b.plan.Origin = image.OriginRemote
+	b.refused(NoRule)
+	b.trustPGP(g, key)
+	b.refused(Unsigned)
+	good := g.Run(body, "--local-user", key, "--armor", "--detach-sign")
+	f := signedFile(body, good)
+	b.plan.File = &f
+	if v := b.accepted(); v.Kind != image.VerdictOpenPGP {
+		t.Errorf("verdict %+v", v)
+	}
+	name := b.plan.Asked
+	if err := b.policy.CheckSigner(name, good, Scope{}); err != nil {
+		t.Errorf("a good signature, unread: %v", err)
+	}
+	refusedFor(t, b.policy.CheckSigner(name, g.Run(body, "--local-user", stranger, "--detach-sign"), Scope{}), UnknownKey)
+	refusedFor(t, b.policy.CheckSigner(name, []byte("junk"), Scope{}), BadEvidence)
+	refusedFor(t, b.policy.CheckSigner(name, nil, Scope{}), Unsigned)
+	g.Revoke(key)
+	write(t, b.local, "prefix.d/registry.example.com/"+key, string(g.Export(key)))
+	refusedFor(t, b.policy.CheckSigner(name, good, Scope{}), RevokedKey)
+
+	write(t, b.local, "prefix.d/registry.example.com/team/rule.yaml", "insecure: true\n")
+	b.plan.File = nil
+	if v := b.accepted(); v.Kind != image.VerdictInsecure {
+		t.Errorf("verdict %+v", v)
+	}
+	b = newBench(t)
+	b.plan.Origin, b.o.AcceptUnsigned = image.OriginRemote, "for once"
+	b.load()
+	if v := b.accepted(); v.Rule != "for once" || v.Reference != "registry.example.com/team/app:v1" {
+		t.Errorf("verdict %+v", v)
+	}
+}
+
 var errBroken = errors.New("broken disk")
 
 type failing struct{}

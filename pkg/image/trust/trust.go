@@ -141,12 +141,8 @@ func (t *target) trustRoot(r *rule) (root.TrustedMaterial, error) {
 func (p *Policy) Check(ctx context.Context, plan *image.Plan, e Evidence, scope Scope) (Verified, error) {
 	v := Verified{id: plan.ID, manifest: plan.Digest, names: slices.Clone(plan.Names)}
 	v.verdict = image.Verdict{Time: p.now().UTC()}
-	if plan.Origin == image.OriginLocal {
-		v.verdict.Kind, v.verdict.Rule = image.VerdictLocalImport, LocalImport
-		if plan.File == nil {
-			return v, nil
-		}
-		if err := p.checkArchive(plan, scope, &v.verdict); err != nil {
+	if plan.Origin != image.OriginRegistry {
+		if err := p.checkBrought(plan, scope, &v.verdict); err != nil {
 			return Verified{}, err
 		}
 		return v, nil
