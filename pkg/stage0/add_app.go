@@ -73,6 +73,9 @@ func (e *Engine) addApp(ctx context.Context, p *pod.Snapshot, r AppRequest) (_ s
 	if err := e.resolve(&app, r, image); err != nil {
 		return "", err
 	}
+	if app.Mounts, err = withVolumes(app.Mounts, dir, p.Pod, r.Volumes); err != nil {
+		return "", err
+	}
 	if app.Mounts, err = e.useVolumes(p.Pod, &app); err != nil {
 		return "", err
 	}

@@ -16,6 +16,9 @@ type AppRequest struct {
 	Image     string // id, tag or digest of an image in the store
 	ImageName string // as the user wrote it; empty: Image
 
+	// Volumes are the pod's empty volumes that the app sees, behind App.Mounts.
+	Volumes []VolumeMount `json:",omitempty"`
+
 	// Checkpoint is what an app is restored from; nil: it is new.
 	Checkpoint *AppCheckpoint `json:",omitempty"`
 
@@ -29,6 +32,13 @@ type AppRequest struct {
 	// Capabilities to add to and drop from the default set, with or without
 	// "CAP_", "ALL" for all; Ambient ones are added too.
 	AddCapabilities, DropCapabilities, AmbientCapabilities []string
+}
+
+// VolumeMount shows an app one of its pod's empty volumes (manifest.Pod).
+type VolumeMount struct {
+	Volume      string // by name
+	Destination string // absolute, in the app
+	ReadOnly    bool   `json:",omitempty"`
 }
 
 // UserRequest says who an app runs as. Nil and empty: as the image says.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/undo"
@@ -11,7 +12,8 @@ import (
 )
 
 // Plan is a pod with all of its apps, as a person asks for it. Names of apps
-// are unique in it.
+// are unique in it (manifest.IsName). An app without a LogPath has one after
+// its name, and a pod without a LogDir its own directory's.
 type Plan struct {
 	Pod  manifest.Pod
 	Init []AppRequest `json:",omitempty"` // run one after the other, each to its good end, before any of Apps
@@ -24,18 +26,40 @@ func (p *Plan) Check() error {
 	if len(p.Apps) == 0 {
 		return errs.New(op, errs.Invalid, p.Pod.Name, errors.New("it has no app"))
 	}
+	if err := manifest.CheckVolumes(p.Pod.Volumes); err != nil {
+		return err
+	}
 	seen := map[string]bool{}
 	for _, a := range p.all() {
 		switch name := a.App.Name; {
-		case name == "":
-			return errs.New(op, errs.Invalid, p.Pod.Name, errors.New("an app has no name"))
+		case !manifest.IsName(name):
+			return errs.New(op, errs.Invalid, p.Pod.Name, fmt.Errorf("%.80q names no app: lower-case letters, digits and '-', at most 63", name))
+		case name == supervisorLog:
+			return errs.New(op, errs.Invalid, p.Pod.Name, fmt.Errorf("an app can't have the name %q: the supervisor's log has it", name))
 		case seen[name]:
 			return errs.New(op, errs.Invalid, p.Pod.Name, fmt.Errorf("two apps have the name %q", name))
 		default:
 			seen[name] = true
 		}
+		for _, v := range a.Volumes {
+			if err := checkVolumeMount(&p.Pod, v); err != nil {
+				return errs.Wrap(op, a.App.Name, err)
+			}
+		}
 	}
 	return nil
+}
+
+// complete fills what Launch promises.
+func (p *Plan) complete() {
+	for _, apps := range []*[]AppRequest{&p.Init, &p.Apps} {
+		*apps = slices.Clone(*apps)
+		for i := range *apps {
+			if a := &(*apps)[i].App; a.LogPath == "" {
+				a.LogPath = a.Name + logEnding
+			}
+		}
+	}
 }
 
 func (p *Plan) all() []AppRequest { return append(append([]AppRequest(nil), p.Init...), p.Apps...) }
@@ -52,6 +76,7 @@ func (e *Engine) Launch(ctx context.Context, p Plan) (l Launched, err error) {
 	if err := p.Check(); err != nil {
 		return l, err
 	}
+	p.complete()
 	var u undo.Stack
 	defer func() { // after Release there is nothing to unwind
 		if err != nil {

@@ -46,7 +46,7 @@ func (e *Engine) runPod(ctx context.Context, p manifest.Pod) (_ string, err erro
 	if err != nil {
 		return "", err
 	}
-	complete(&p)
+	e.complete(&p)
 	if err := e.CgroupManager.place(&p); err != nil {
 		return "", errs.Wrap("run pod", podName(&p), err)
 	}
@@ -61,7 +61,7 @@ func (e *Engine) runPod(ctx context.Context, p manifest.Pod) (_ string, err erro
 		return "", err
 	}
 	u.Push(func(context.Context) error { return e.abandon(h) })
-	if err := writeEtc(h.Dir(), &p); err != nil {
+	if err := errors.Join(writeEtc(h.Dir(), &p), pod.MakeVolumes(h.Dir(), &p)); err != nil {
 		return "", err
 	}
 	sup, net, err := e.launch(ctx, &u, h, &p, st)
@@ -92,12 +92,15 @@ func (e *Engine) runPod(ctx context.Context, p manifest.Pod) (_ string, err erro
 }
 
 // complete fills what the caller left to us.
-func complete(p *manifest.Pod) {
+func (e *Engine) complete(p *manifest.Pod) {
 	p.ID = pod.NewID()
 	p.Version = manifest.Version
 	p.CreatedAt = time.Now().UnixNano()
 	if p.Namespaces.Network == manifest.NamespacePod && p.Hostname == "" {
 		p.Hostname = p.ID[:12]
+	}
+	if p.Creator == manifest.CreatorCLI && p.LogDir == "" {
+		p.LogDir = e.pods.Dir(pod.PhaseRun, p.ID).Log()
 	}
 }
 
@@ -184,7 +187,7 @@ func (e *Engine) addNetwork(ctx context.Context, h *pod.Handle, p *manifest.Pod,
 }
 
 func (e *Engine) startSupervisor(ctx context.Context, h *pod.Handle, p *manifest.Pod, st *manifest.Stage1) (*stage1.Supervisor, error) {
-	log, err := os.OpenFile(filepath.Join(h.Dir().Log(), "stage1.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(h.Dir().Log(), supervisorLog+logEnding), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}

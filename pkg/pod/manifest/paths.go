@@ -17,6 +17,9 @@ func (d Dir) Log() string     { return filepath.Join(string(d), "log") }
 func (d Dir) Etc() string     { return filepath.Join(string(d), "etc") } // hostname, hosts, resolv.conf
 func (d Dir) Apps() string    { return filepath.Join(string(d), "apps") }
 
+// Volume gives the directory of an empty volume.
+func (d Dir) Volume(name string) string { return filepath.Join(string(d), "volumes", name) }
+
 // App gives the directory of one app.
 func (d Dir) App(id string) AppDir { return AppDir(filepath.Join(string(d), "apps", id)) }
 

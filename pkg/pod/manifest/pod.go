@@ -48,6 +48,7 @@ type Pod struct {
 	Ports      []PortMapping     `json:"ports,omitempty"`
 	Sysctls    map[string]string `json:"sysctls,omitempty"`
 	Privileged bool              `json:"privileged,omitempty"` // may hold privileged apps
+	Volumes    []EmptyVolume     `json:"volumes,omitempty"`
 
 	// EndsWithApps says that the pod ends once all of its apps have; one of
 	// kubelet goes on until it is stopped.

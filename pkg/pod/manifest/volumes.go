@@ -1,0 +1,56 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+
+	"github.com/stagelet/stagelet/internal/errs"
+)
+
+// EmptyVolume is a directory of the pod's own that its apps share (appc,
+// "kind": "empty"; Kubernetes emptyDir). It is empty at first, and goes with
+// the pod.
+type EmptyVolume struct {
+	Name string `json:"name"`           // lower-case letters, digits and '-' (appc AC Name)
+	Mode uint32 `json:"mode,omitempty"` // permission bits; 0: 0755
+	UID  uint32 `json:"uid,omitempty"`  // of the pod's user namespace, as GID
+	GID  uint32 `json:"gid,omitempty"`
+}
+
+// DefaultVolumeMode is the mode of a volume that names none.
+const DefaultVolumeMode = 0o755
+
+// maxVolumes bounds the empty volumes of a pod.
+const maxVolumes = 256
+
+// maxModeBits are the permission bits of chmod(2).
+const maxModeBits = 0o7777
+
+// CheckVolumes says what of a pod's volumes can't be: errs.Invalid.
+func CheckVolumes(volumes []EmptyVolume) error {
+	const op = "check volume"
+	if len(volumes) > maxVolumes {
+		return errs.New(op, errs.Invalid, "", fmt.Errorf("%d are too many: a pod has %d at most", len(volumes), maxVolumes))
+	}
+	seen := map[string]bool{}
+	for _, v := range volumes {
+		switch subject := fmt.Sprintf("%.80q", v.Name); {
+		case !IsName(v.Name):
+			return errs.New(op, errs.Invalid, subject, errors.New("a name is lower-case letters, digits and '-', at most 63"))
+		case seen[v.Name]:
+			return errs.New(op, errs.Invalid, subject, errors.New("two volumes have this name"))
+		case v.Mode > maxModeBits:
+			return errs.New(op, errs.Invalid, subject, fmt.Errorf("%#o is no mode of a directory", v.Mode))
+		}
+		seen[v.Name] = true
+	}
+	return nil
+}
+
+// IsName reports whether s can name a part of a pod: an AC Name (appc, "AC
+// Name Type") that also is a DNS label (RFC 1123).
+func IsName(s string) bool {
+	ok, err := regexp.MatchString(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`, s)
+	return ok && err == nil
+}
