@@ -3,73 +3,86 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/stagelet/stagelet/pkg/image"
-	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
 func fetchCommand(s *settings) *cobra.Command {
-	var options []string
+	var from bringFlags
+	var output string
 	c := &cobra.Command{
 		Use:   "fetch IMAGE...",
-		Short: "Fetch images from registries",
-		Long: `Fetch images from their registries, verify them, and store them. An image gets
-its name only if a rule of this machine accepts it: one that nobody signed is
-refused, unless an exception is written down for its name. A server that runs
-on the same directories sees it at once.
+		Short: "Fetch images, verify them, and store them",
+		Long: `Fetch images, verify them, and store them. An image gets its name only if a
+rule of this machine accepts it: one that nobody signed is refused, unless an
+exception is written down for its name. A server that runs on the same
+directories sees it at once.
 
-What is there already is not fetched. A fetch that is interrupted goes on where
-it was when it is run again within the hour. The ids of the images are printed.
+IMAGE is
+  docker://NAME, oci://NAME  an image of a registry
+  NAME                       the same
+  PATH                       a file, with / or . at its beginning, or one that is
+                             there: what "docker save" wrote, or an OCI archive;
+                             its signature is looked for beside it, as PATH.asc
+  sha256:…                   an id, or the beginning of one, of what is here
+
+Layers that are there already are not fetched. A fetch that is interrupted goes
+on where it was when it is run again within the hour. The ids of the images are
+printed.
 
 --insecure-options switches safeguards off for this once, and is recorded with
 the image: image takes what nobody signed, tls doesn't check the certificates
-of registries, http doesn't ask them for TLS.`,
+of servers, http doesn't ask them for TLS.`,
 		Example: `  stagelet fetch registry.k8s.io/pause:3.10
   stagelet fetch quay.io/prometheus/busybox@sha256:…
-  stagelet fetch --insecure-options=image docker.io/library/busybox`,
+  stagelet fetch --insecure-options=image docker://busybox`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			config, err := s.config()
 			if err != nil {
 				return err
 			}
-			off, err := parseInsecure(options)
-			if err != nil {
+			records, err := fetch(c.Context(), config, from, args, c.ErrOrStderr())
+			if err != nil && len(records) == 0 {
 				return err
 			}
-			return fetch(c.Context(), config, off, args, c.OutOrStdout(), c.ErrOrStderr())
+			if output == "" {
+				return errors.Join(err, writeImported(c.OutOrStdout(), records))
+			}
+			return errors.Join(err, writeList(c.OutOrStdout(), output, imageRows(records), imageTable))
 		},
 	}
-	c.Flags().StringSliceVar(&options, "insecure-options", nil, "safeguards to switch off: image, tls, http")
+	from.register(c.Flags(), pullAlways)
+	c.Flags().StringVarP(&output, "output", "o", "", "what to print of the images, as image list does: table or json (default: ids and names)")
 	return c
 }
 
-func fetch(ctx context.Context, c *config, off switches, names []string, out, progress io.Writer) (err error) {
-	refs := make([]image.Ref, len(names))
-	for i, name := range names {
-		if refs[i], err = fetchRef(name); err != nil {
-			return err
-		}
+// fetch brings all that is named, and gives what there was before an error.
+func fetch(ctx context.Context, c *config, from bringFlags, names []string, progress io.Writer) (records []*image.Record, err error) {
+	off, err := from.switches()
+	if err != nil {
+		return nil, err
 	}
 	images, err := openImagesWith(c, off)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, images.Close()) }()
-	puller := stage0.NewPuller(images, finder(c, off), off.list()...)
-	for _, ref := range refs {
-		bars := newBars(progress, ref.Familiar())
-		r, err := puller.Pull(ctx, stage0.PullRequest{Ref: ref, Progress: bars.layer})
-		bars.end()
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(out, "%s\t%s\n", r.ID, strings.Join(r.Tags, " "))
+	b, err := from.open(c, images, progress)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	for _, name := range names {
+		all, err := b.bring(ctx, name)
+		if err != nil {
+			return records, err
+		}
+		for _, found := range all {
+			records = append(records, found.Record)
+		}
+	}
+	return records, nil
 }

@@ -61,38 +61,55 @@ of the images, and is recorded. The ids of the images are printed.`,
 	return c
 }
 
-// importing is what the flags of "image import" say.
-type importing struct{ name, signature string }
+// importing says how a file of images is imported.
+type importing struct {
+	name, signature string
+	insecure        switches
+}
 
 func (i importing) importArchive(ctx context.Context, images *store.Store, file string, out, progress io.Writer) error {
+	records, err := i.read(ctx, images, file, progress)
+	return errors.Join(err, writeImported(out, records))
+}
+
+// writeImported prints the ids of images that came, for scripts.
+func writeImported(out io.Writer, records []*image.Record) error {
+	for _, r := range records {
+		if _, err := fmt.Fprintf(out, "%s\t%s\n", r.ID, strings.Join(r.Tags, " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read imports all images of a file.
+func (i importing) read(ctx context.Context, images *store.Store, file string, progress io.Writer) ([]*image.Record, error) {
 	in := os.Stdin
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return errs.Wrap("import image", file, err)
+			return nil, errs.Wrap("import image", file, err)
 		}
 		defer f.Close()
 		in = f
 	}
 	signature, err := i.signatureOf(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	meter := newMeter(progress)
-	records, err := archive.Import(ctx, images, in, archive.Options{Name: i.name, Signature: signature, Progress: meter.layer})
-	meter.end()
-	if err != nil {
-		return err
-	}
-	for _, r := range records {
-		fmt.Fprintf(out, "%s\t%s\n", r.ID, strings.Join(r.Tags, " "))
-	}
-	return nil
+	defer meter.end()
+	return archive.Import(ctx, images, in, archive.Options{
+		Name: i.name, Signature: signature, Insecure: i.insecure.list(), Progress: meter.layer,
+	})
 }
 
-// signatureOf gives the signature of a file, nil when there is none. Only one
-// that somebody named must be there.
+// signatureOf gives the signature of a file, nil when there is none or nobody
+// asks for one. Only one that somebody named must be there.
 func (i importing) signatureOf(file string) ([]byte, error) {
+	if i.insecure.image {
+		return nil, nil
+	}
 	path := i.signature
 	if path == "" {
 		if file == "-" {

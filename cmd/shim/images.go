@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
@@ -23,7 +22,10 @@ type switches struct {
 	http  bool // don't ask for TLS at all
 }
 
-// parseInsecure reads the values of --insecure-options.
+// insecureNames are the values of --insecure-options.
+const insecureNames = "image, tls, http, all-fetch (all of them), none"
+
+// parseInsecure reads the values of --insecure-options, which are rkt's.
 func parseInsecure(values []string) (switches, error) {
 	var i switches
 	for _, v := range values {
@@ -34,8 +36,12 @@ func parseInsecure(values []string) (switches, error) {
 			i.tls = true
 		case "http":
 			i.http = true
+		case "all-fetch":
+			i = switches{image: true, tls: true, http: true}
+		case "none":
+			i = switches{}
 		default:
-			return i, errs.New("check flags", errs.Invalid, "--insecure-options", fmt.Errorf("%q is none of image, tls and http", v))
+			return i, errs.New("check flags", errs.Invalid, "--insecure-options", fmt.Errorf("%q is none of %s", v, insecureNames))
 		}
 	}
 	return i, nil
@@ -117,6 +123,3 @@ func chosen(images *store.Store, refs []string) ([]*image.Record, error) {
 	}
 	return all, nil
 }
-
-// fetchRef reads a reference as people write it, with rkt's scheme or without.
-func fetchRef(s string) (image.Ref, error) { return image.ParseRef(strings.TrimPrefix(s, "docker://")) }

@@ -26,8 +26,11 @@ type node struct {
 
 // openNode wires the engine as configured. It changes nothing but to make
 // directories.
-func openNode(c *config) (_ *node, err error) {
-	images, err := openImages(c)
+func openNode(c *config) (*node, error) { return openNodeWith(c, switches{}) }
+
+// openNodeWith is openNode without the safeguards that are off.
+func openNodeWith(c *config, off switches) (_ *node, err error) {
+	images, err := openImagesWith(c, off)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +62,7 @@ func openNode(c *config) (_ *node, err error) {
 	}
 	engine, err := stage0.New(stage0.Options{
 		Root: c.Root, Run: c.Run, NetNSDir: c.Network.NetNSDir, CDIDirs: c.cdiDirs, Ulimits: ulimits,
-		Images: images, Find: finder(c, switches{}), Network: net, Flavors: flavors, Pins: pins,
+		Images: images, Find: finder(c, off), Network: net, Flavors: flavors, Pins: pins,
 		CgroupManager: c.Cgroup.driver(),
 		Plugins:       openPlugins(c), Warn: warn,
 	})
