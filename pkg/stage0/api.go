@@ -69,6 +69,9 @@ type ExecRequest struct {
 // Stdout and Stderr take its output; the caller closes its own copies.
 type AttachRequest struct {
 	Stdin, Stdout, Stderr *os.File // nil: /dev/null
+	// Joined is called once nothing of the app's output can be missed, and
+	// makes the app wait for this caller instead of letting it go; nil: neither.
+	Joined func()
 }
 
 // TerminalSize is in characters.

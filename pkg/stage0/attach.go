@@ -10,7 +10,7 @@ import (
 
 // Attach joins an app's streams, from now on until the app or ctx ends; the
 // app goes on without those who leave. One that can't take output as fast as
-// it comes is let go with errs.Exhausted.
+// it comes is let go with errs.Exhausted, unless the app is run for it.
 func (e *Engine) Attach(ctx context.Context, app string, r AttachRequest) error {
 	const op = "attach to app"
 	p, a, err := e.App(app)
@@ -26,5 +26,9 @@ func (e *Engine) Attach(ctx context.Context, app string, r AttachRequest) error 
 		return errs.Wrap(op, a.Name, err)
 	}
 	defer closeNull()
-	return errs.Wrap(op, a.Name, e.client(p.Pod.ID).Attach(ctx, a.ID, files...))
+	client := e.client(p.Pod.ID)
+	if r.Joined != nil {
+		return errs.Wrap(op, a.Name, client.AttachForeground(ctx, a.ID, r.Joined, files...))
+	}
+	return errs.Wrap(op, a.Name, client.Attach(ctx, a.ID, files...))
 }

@@ -122,6 +122,25 @@ func (c *Client) Attach(ctx context.Context, id string, files ...*os.File) error
 	return c.call(ctx, wire.Attach, wire.AttachParams{ID: id}, nil, files...)
 }
 
+// AttachForeground joins an app's streams as the one for whom it is run, which
+// it waits for; joined is called once nothing of its output can be missed.
+func (c *Client) AttachForeground(ctx context.Context, id string, joined func(), files ...*os.File) error {
+	conn, done, err := c.send(ctx, wire.Attach, wire.AttachParams{ID: id, Foreground: true}, files...)
+	if err != nil {
+		return err
+	}
+	defer done()
+	for _, reached := range []func(){joined, func() {}} {
+		unasked, err := receive(ctx, conn, nil)
+		sys.CloseFiles(unasked)
+		if err != nil {
+			return err
+		}
+		reached()
+	}
+	return nil
+}
+
 // ResizeTTY sets the size of a terminal.
 func (c *Client) ResizeTTY(ctx context.Context, p wire.ResizeParams) error {
 	return c.quick(ctx, wire.ResizeTTY, p, nil)

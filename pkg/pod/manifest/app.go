@@ -24,9 +24,11 @@ type App struct {
 	Cwd  string   `json:"cwd"`
 	User User     `json:"user"`
 
-	TTY       bool `json:"tty,omitempty"`
-	Stdin     bool `json:"stdin,omitempty"`     // keep stdin open for attachers
-	StdinOnce bool `json:"stdinOnce,omitempty"` // close it after the first one leaves
+	TTY       bool   `json:"tty,omitempty"`
+	Rows      uint16 `json:"rows,omitempty"` // of the terminal at the start, in characters; 0: unknown
+	Cols      uint16 `json:"cols,omitempty"`
+	Stdin     bool   `json:"stdin,omitempty"`     // keep stdin open for attachers
+	StdinOnce bool   `json:"stdinOnce,omitempty"` // close it after the first one leaves
 
 	// LogPath is relative to the pod's LogDir; empty: no log is kept.
 	LogPath string `json:"logPath,omitempty"`

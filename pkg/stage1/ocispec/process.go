@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
 // DefaultPath is the PATH of an app whose image sets none.
@@ -63,6 +64,7 @@ func processOf(in Input) (*specs.Process, error) {
 	umask := defaultUmask
 	return &specs.Process{
 		Terminal:        app.TTY,
+		ConsoleSize:     consoleSize(app),
 		User:            specs.User{UID: app.User.UID, GID: app.User.GID, AdditionalGids: app.User.AdditionalGIDs, Umask: &umask},
 		Args:            app.Args,
 		Env:             env,
@@ -74,6 +76,13 @@ func processOf(in Input) (*specs.Process, error) {
 		Rlimits:         in.Ulimits,
 		SelinuxLabel:    app.Security.SELinuxLabel,
 	}, nil
+}
+
+func consoleSize(app *manifest.App) *specs.Box {
+	if !app.TTY || app.Rows == 0 || app.Cols == 0 {
+		return nil
+	}
+	return &specs.Box{Height: uint(app.Rows), Width: uint(app.Cols)}
 }
 
 func holdsZero(s string) bool { return strings.Contains(s, "\x00") }

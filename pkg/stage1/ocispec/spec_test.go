@@ -55,7 +55,7 @@ func TestGolden(t *testing.T) {
 			in.EtcFiles = []string{"hostname", "hosts", "resolv.conf"}
 			in.Devices = []Device{{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229, Mode: 0o600, Permissions: "rw"}}
 			a := in.App
-			a.TTY, a.Cwd, a.Rootfs.ReadOnly = true, "", true
+			a.TTY, a.Rows, a.Cols, a.Cwd, a.Rootfs.ReadOnly = true, 40, 132, "", true
 			a.User = manifest.User{UID: 1000, GID: 2000, AdditionalGIDs: []uint32{2000, 3000}}
 			a.Env = []string{"B=2", "PATH=/bin", "A=1", "A=3"}
 			a.PID = manifest.PIDNamespace{Mode: manifest.NamespacePod}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/sys"
@@ -29,9 +30,16 @@ func (s *Supervisor) attach(ctx context.Context, c *call, p wire.AttachParams) (
 	if err != nil {
 		return reply{}, err
 	}
-	outlets, err := joinOutput(a, c.files)
+	patience := outletPatience
+	if p.Foreground {
+		patience = endless
+	}
+	outlets, err := joinOutput(a, c.files, patience)
 	if err != nil {
 		return reply{}, errs.Wrap(op, p.ID, err)
+	}
+	if p.Foreground {
+		s.sendFirst(c.conn)
 	}
 	in, leave := context.WithCancel(ctx)
 	fed := make(chan struct{})
@@ -46,7 +54,7 @@ func (s *Supervisor) attach(ctx context.Context, c *call, p wire.AttachParams) (
 }
 
 // joinOutput takes over those of files that output is to go to.
-func joinOutput(a *app, files []*os.File) (outlets []*outlet, err error) {
+func joinOutput(a *app, files []*os.File, patience time.Duration) (outlets []*outlet, err error) {
 	for i, stream := range []string{1: stdout, 2: stderr} {
 		if stream == "" || sys.IsNull(files[i]) {
 			continue
@@ -60,7 +68,7 @@ func joinOutput(a *app, files []*os.File) (outlets []*outlet, err error) {
 			return nil, err
 		}
 		files[i] = f
-		o := newOutlet(stream, f)
+		o := newOutlet(stream, f, patience)
 		a.streams.hub.join(o)
 		outlets = append(outlets, o)
 	}

@@ -153,3 +153,54 @@ func TestTerminal(t *testing.T) {
 	}
 	p.shutdown()
 }
+
+func TestForegroundIsWaitedFor(t *testing.T) {
+	p := start(t)
+	const size = 2_000_000
+	id := p.add(script("echo first; head -c 2000000 /dev/zero"), withZero)
+	outR, outW := pipe(t)
+	conn := p.connect()
+	defer conn.Close()
+	if err := wire.Send(conn, request(t, wire.Attach, wire.AttachParams{ID: id, Foreground: true}), openNull(t), outW, openNull(t)); err != nil {
+		t.Fatal(err)
+	}
+	outW.Close()
+	if err := p.await(conn, nil); err != nil { // joined
+		t.Fatal(err)
+	}
+	p.startApp(id)
+	time.Sleep(500 * time.Millisecond) // longer than others would be waited for
+	data, err := io.ReadAll(outR)
+	if want := len("first\n") + size; err != nil || len(data) != want {
+		t.Errorf("read %d bytes of %d: %v", len(data), want, err)
+	}
+	if err := p.await(conn, nil); err != nil {
+		t.Error(err)
+	}
+	if st := p.awaitExit(id); st.ExitCode != 0 {
+		t.Errorf("status %+v", st)
+	}
+	p.shutdown()
+}
+
+func TestForegroundThatLeavesHoldsNothingUp(t *testing.T) {
+	p := start(t)
+	id := p.add(script("head -c 2000000 /dev/zero; exit 3"), withZero)
+	outR, outW := pipe(t)
+	conn := p.connect()
+	if err := wire.Send(conn, request(t, wire.Attach, wire.AttachParams{ID: id, Foreground: true}), openNull(t), outW, outW); err != nil {
+		t.Fatal(err)
+	}
+	outW.Close()
+	if err := p.await(conn, nil); err != nil {
+		t.Fatal(err)
+	}
+	p.startApp(id)
+	time.Sleep(200 * time.Millisecond) // the app waits by now
+	conn.Close()
+	if st := p.awaitExit(id); st.ExitCode != 3 {
+		t.Errorf("status %+v", st)
+	}
+	outR.Close()
+	p.shutdown()
+}

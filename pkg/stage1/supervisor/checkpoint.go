@@ -37,7 +37,7 @@ func (s *Supervisor) freeze(ctx context.Context, c *call, p wire.FreezeParams) (
 		return s.runtime.invoke(ctx, command{args: []string{"pause", id}, patience: thawTime})
 	})
 	if err == nil {
-		s.send(c.conn, reply{}, nil)
+		s.sendFirst(c.conn)
 		<-ctx.Done()
 	}
 	return reply{}, errs.Wrap(op, "", errors.Join(err, s.thaw(p.Apps)))

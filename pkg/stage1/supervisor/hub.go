@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -17,6 +18,8 @@ const (
 	// outletPatience is how long the app waits, once, for one that is so far
 	// behind; then that one is let go.
 	outletPatience = 100 * time.Millisecond
+	// endless is the patience with one for whom the app is run.
+	endless = time.Duration(math.MaxInt64)
 )
 
 // hub gives an app's output to those attached.
@@ -38,7 +41,7 @@ func (h *hub) leave(o *outlet) {
 }
 
 // publish gives p, which stays the caller's, to the outlets of a stream. Each
-// may take outletPatience once in its life.
+// may take its patience once in its life.
 func (h *hub) publish(stream string, p []byte) {
 	h.mu.Lock()
 	outlets := h.outlets // replaced, never changed in place, by leave
@@ -53,8 +56,9 @@ func (h *hub) publish(stream string, p []byte) {
 // outlet is one stream of one who is attached: a queue, and a goroutine that
 // writes it out.
 type outlet struct {
-	stream string
-	file   *os.File
+	stream   string
+	file     *os.File
+	patience time.Duration // how long the app waits for it, once
 
 	mu    sync.Mutex
 	queue []byte
@@ -74,9 +78,9 @@ const (
 )
 
 // newOutlet takes file over.
-func newOutlet(stream string, file *os.File) *outlet {
+func newOutlet(stream string, file *os.File, patience time.Duration) *outlet {
 	o := &outlet{
-		stream: stream, file: file,
+		stream: stream, file: file, patience: patience,
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	go o.write()
@@ -87,7 +91,7 @@ func (o *outlet) push(p []byte) {
 	if o.enqueue(p) {
 		return
 	}
-	timer := time.NewTimer(outletPatience)
+	timer := time.NewTimer(o.patience)
 	defer timer.Stop()
 	for {
 		select {
@@ -95,6 +99,8 @@ func (o *outlet) push(p []byte) {
 			if o.enqueue(p) {
 				return
 			}
+		case <-o.done:
+			return
 		case <-timer.C:
 			o.stop(errs.New("attach", errs.Exhausted, "",
 				fmt.Errorf("output was not read fast enough: more than %d bytes behind", outletSize)))

@@ -63,6 +63,8 @@ const (
 	FeatureDial   = "dial"
 	// FeatureCheckpoint: Freeze and Checkpoint, and apps that are restored.
 	FeatureCheckpoint = "checkpoint"
+	// FeatureForeground: AttachParams.Foreground.
+	FeatureForeground = "foreground"
 )
 
 // Request is one call.
@@ -203,6 +205,10 @@ type ExecResult struct {
 // are those of /dev/null.
 type AttachParams struct {
 	ID string `json:"id"`
+	// Foreground is for whom the app is run: a first reply tells that it is
+	// joined, and the app waits for it instead of letting it go
+	// (FeatureForeground).
+	Foreground bool `json:"foreground,omitempty"`
 }
 
 // ResizeParams sets the size of an app's terminal or, with Exec, of a
