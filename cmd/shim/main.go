@@ -4,15 +4,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"github.com/stagelet/stagelet/internal/errs"
 )
 
 // release is the version of this source; commit is set by the linker (see the
@@ -27,28 +24,11 @@ func version() string { return release + "+" + commit }
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := root().ExecuteContext(ctx); err != nil {
+	if err := execute(ctx, root()); err != nil {
 		fmt.Fprintln(os.Stderr, "stagelet:", err)
 		stop()
 		os.Exit(exitCode(err)) //nolint:gocritic // stop was called
 	}
-}
-
-// Exit codes, stable for scripts.
-const (
-	exitFailure  = 1
-	exitUsage    = 2
-	exitNotFound = 3
-)
-
-func exitCode(err error) int {
-	switch {
-	case errors.Is(err, errs.Invalid):
-		return exitUsage
-	case errors.Is(err, errs.NotFound):
-		return exitNotFound
-	}
-	return exitFailure
 }
 
 func root() *cobra.Command {
@@ -57,7 +37,9 @@ func root() *cobra.Command {
 		Short: "Run pods of verified images",
 		Long: `Stagelet runs pods: for kubelet and crictl over CRI (stagelet serve), and for
 people by the other commands, which work on the same directories whether the
-server runs or not.`,
+server runs or not.
+
+` + exitCodesText,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -74,6 +56,9 @@ func versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
-		Run:   func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), "stagelet", version()) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(c.OutOrStdout(), "stagelet", version())
+			return err
+		},
 	}
 }
