@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/stagelet/stagelet/pkg/stage0"
 	"github.com/stagelet/stagelet/pkg/stage1/cdi"
 	"github.com/stagelet/stagelet/pkg/stage1/ocispec"
+	"github.com/stagelet/stagelet/pkg/web"
 )
 
 // config is /etc/stagelet/config.yaml; docs/configuration.md has a line for
@@ -33,6 +35,7 @@ type config struct {
 	GC       gcConfig                 `json:"gc"`
 	NRI      nriConfig                `json:"nri"`
 	Ulimits  map[string]string        `json:"ulimits"` // of all apps' processes, by name: "soft:hard"
+	Web      webConfig                `json:"web"`
 
 	cdiDirs []string // by a flag alone: vendors know no other places
 }
@@ -96,6 +99,27 @@ type nriConfig struct {
 	Socket string `json:"socket"` // where plugins come; empty: there are none
 }
 
+type webConfig struct {
+	Listen  string `json:"listen"`  // host:port; empty: there is no web page
+	CertDir string `json:"certDir"` // tls.crt and tls.key; empty: no TLS, and for this host alone
+}
+
+// check finds what the page can't be served with.
+func (c webConfig) check() error {
+	const op, key = "check configuration", "web.listen"
+	if c.Listen == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return errs.New(op, errs.Invalid, key, fmt.Errorf("%q is not an address such as 127.0.0.1:8080", c.Listen))
+	}
+	if c.CertDir == "" && !web.IsLoopback(host) {
+		return errs.New(op, errs.Invalid, key, fmt.Errorf("%q can be reached from elsewhere: that needs TLS, and so web.certDir; or use 127.0.0.1", c.Listen))
+	}
+	return nil
+}
+
 const defaultConfigPath = "/etc/stagelet/config.yaml"
 
 func defaults() config {
@@ -139,7 +163,7 @@ func (c *config) check() error {
 		"root": {c.Root}, "run": {c.Run}, "listen": {c.socket()}, "--netns-dir": {c.Network.NetNSDir}, "network.confDir": {c.Network.ConfDir},
 		"registry.authDirs": c.Registry.AuthDirs, "registry.dockerConfigs": c.Registry.DockerConfigs, "trust.dirs": c.Trust.Dirs,
 		"registry.certsDir": set(c.Registry.CertsDir), "trust.policyJSON": set(c.Trust.PolicyJSON), "trust.registriesDir": set(c.Trust.RegistriesDir),
-		"nri.socket": set(c.NRI.Socket),
+		"nri.socket": set(c.NRI.Socket), "web.certDir": set(c.Web.CertDir),
 	} {
 		for _, path := range paths {
 			if !filepath.IsAbs(path) {
@@ -160,6 +184,9 @@ func (c *config) check() error {
 		if name == "" {
 			return errs.New(op, errs.Invalid, "handlers", errors.New("the default handler is configured under stage1"))
 		}
+	}
+	if err := c.Web.check(); err != nil {
+		return err
 	}
 	for key, text := range map[string]string{"gc.grace": c.GC.Grace, "gc.interval": c.GC.Interval} {
 		if d, err := time.ParseDuration(text); err != nil || d <= 0 {
@@ -219,6 +246,8 @@ func (s *settings) register(set *pflag.FlagSet) {
 	set.StringVar(&s.flags.Cgroup.Driver, "cgroup-driver", d.Cgroup.Driver, "who makes the cgroups of pods: systemd, cgroupfs, or auto for the one of this host")
 	set.StringVar(&s.flags.Stage1.Supervisor, "stage1", "", "supervisor program (default: stagelet-stage1 beside this program, or in /usr/libexec/stagelet)")
 	set.StringVar(&s.flags.NRI.Socket, "nri-socket", d.NRI.Socket, "path of the socket for NRI plugins; empty: no plugins")
+	set.StringVar(&s.flags.Web.Listen, "web-listen", "", "host and port of the web page; empty: there is none")
+	set.StringVar(&s.flags.Web.CertDir, "web-cert-dir", "", "directory of tls.crt and tls.key for the web page, which is then for other hosts too")
 	set.StringSliceVar(&s.flags.cdiDirs, "cdi-dir", d.cdiDirs, "directory of descriptions of CDI devices; may be repeated, the weakest first")
 	set.StringVar(&s.flags.Stage1.Runtime, "runtime", d.Stage1.Runtime, "OCI runtime of the default handler")
 }
@@ -249,6 +278,8 @@ func (s *settings) config() (*config, error) {
 		"cgroup-driver":   func() { c.Cgroup.Driver = flags.Cgroup.Driver },
 		"stage1":          func() { c.Stage1.Supervisor = flags.Stage1.Supervisor },
 		"nri-socket":      func() { c.NRI.Socket = flags.NRI.Socket },
+		"web-listen":      func() { c.Web.Listen = flags.Web.Listen },
+		"web-cert-dir":    func() { c.Web.CertDir = flags.Web.CertDir },
 		"cdi-dir":         func() { c.cdiDirs = flags.cdiDirs },
 		"runtime":         func() { c.Stage1.Runtime = flags.Stage1.Runtime },
 	} {

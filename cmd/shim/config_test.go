@@ -106,6 +106,8 @@ func TestFlagsAreStrongerThanTheFile(t *testing.T) {
 			file, flag = "none", "bridge"
 		case "cgroup.driver":
 			file, flag = "systemd", "cgroupfs"
+		case "web.listen":
+			file, flag = "127.0.0.1:1", "localhost:2"
 		}
 		content := setting(row.key, file)
 		wantFile, wantFlag := any(file), any(flag)
@@ -160,6 +162,10 @@ func TestConfigurationsThatCantWork(t *testing.T) {
 		"cgroup: {driver: dbus}":                "cgroup.driver",
 		"network: {bridge: x}":                  "bridge",
 		"gc: {grace: soon}":                     "gc.grace",
+		"web: {listen: \"8080\"}":               "web.listen",
+		"web: {listen: \"0.0.0.0:8080\"}":       "web.certDir",
+		"web: {listen: \":8080\"}":              "web.certDir",
+		"web: {certDir: tls}":                   "web.certDir",
 		"ulimits: {files: \"1\"}":               "ulimits",
 		"ulimits: {nofile: \"2:1\"}":            "nofile",
 		`handlers: {"": {runtime: /usr/bin/x}}`: "handlers",

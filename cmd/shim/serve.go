@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,6 +28,9 @@ func serveCommand(s *settings) *cobra.Command {
 		Long: `Serve the Kubernetes Container Runtime Interface on a unix socket until
 interrupted. Pods outlive the server: the next start takes them up again.
 
+With web.listen set, a web page shows the node and takes images. Its address,
+with the token that lets in, is printed.
+
 Point kubelet at it with
   --container-runtime-endpoint=unix:///run/stagelet/stagelet.sock
 and crictl with
@@ -41,7 +45,7 @@ and crictl with
 				return err
 			}
 			defer klog.Flush()
-			return serve(c.Context(), config)
+			return serve(c.Context(), config, c.OutOrStdout())
 		},
 	}
 	c.Flags().IntVarP(&verbosity, "verbosity", "v", 0, "log level: 0 changes of state, 2 every RPC, 4 every step")
@@ -58,7 +62,7 @@ func logAt(verbosity int) error {
 // what they began goes on, or is taken up by the next start.
 const drainTimeout = 5 * time.Second
 
-func serve(ctx context.Context, c *config) (err error) {
+func serve(ctx context.Context, c *config, out io.Writer) (err error) {
 	begun := time.Now()
 	unlock, err := lockServer(ctx, c)
 	if err != nil {
@@ -91,6 +95,11 @@ func serve(ctx context.Context, c *config) (err error) {
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	page, err := servePage(ctx, c, n, out)
+	if err != nil {
+		return err
+	}
+	defer func() { cancel(); page.Wait() }()
 	go func() {
 		if err := services.ServeStreams(ctx, streams); err != nil {
 			klog.ErrorS(err, "No more streams")

@@ -352,7 +352,7 @@ func (c *crashTest) pulls(t *testing.T) {
 
 // firstStart lets the server start in new directories.
 func (c *crashTest) firstStart(t *testing.T) {
-	fresh := []string{"--root", c.path("fresh", "lib"), "--run", c.path("fresh", "run"), "--listen", c.path("fresh", "sock")}
+	fresh := []string{"--root", c.path("fresh", "lib"), "--run", c.path("fresh", "run"), "--listen", c.path("fresh", "sock"), "--web-listen=127.0.0.1:0"}
 	for range 2 {
 		fs := *c.server
 		fs.args = append(fs.args[:len(fs.args):len(fs.args)], fresh...)
