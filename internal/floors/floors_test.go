@@ -41,6 +41,7 @@ var floors = map[string]int{
 	"pkg/image/appc":        2,
 	"pkg/network":           2,
 	"pkg/nri":               2,
+	"pkg/web/dist":          2,
 	"pkg/stage1":            2,
 	"pkg/stage1/ocispec":    2,
 	"pkg/stage1/cdi":        2,

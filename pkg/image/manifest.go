@@ -208,3 +208,15 @@ func MakeManifest(config []byte, id Digest, layers []Layer) ([]byte, error) {
 	}
 	return json.Marshal(m)
 }
+
+// PlainManifest gives the bytes of the manifest of an image whose layers are
+// distributed uncompressed, as the very bytes that its diff ids name: config
+// are the configuration's bytes. The same image has the same manifest
+// everywhere.
+func PlainManifest(config []byte, r *Record) ([]byte, error) {
+	layers := make([]Layer, len(r.Layers))
+	for i, l := range r.Layers {
+		layers[i] = Layer{BlobType: v1.MediaTypeImageLayer, BlobDigest: l.DiffID, BlobSize: l.Size}
+	}
+	return MakeManifest(config, r.ID, layers)
+}

@@ -115,11 +115,7 @@ func (x *exporter) manifest(r *image.Record) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	layers := make([]image.Layer, len(r.Layers))
-	for i, l := range r.Layers {
-		layers[i] = image.Layer{BlobType: v1.MediaTypeImageLayer, BlobDigest: l.DiffID, BlobSize: l.Size}
-	}
-	return image.MakeManifest(config, r.ID, layers)
+	return image.PlainManifest(config, r)
 }
 
 func (x *exporter) blobs(r *image.Record) error {

@@ -20,19 +20,27 @@ import (
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
+const opAssemble = "put layer together"
+
+// HasTar says whether the layer's tar can be had again: errs.Unsupported when
+// it has no skeleton.
+func (s *Store) HasTar(diffID image.Digest) error {
+	info, err := s.Info(diffID)
+	if err == nil && info.Listing != ListMetadata {
+		err = errs.New(opAssemble, errs.Unsupported, string(diffID),
+			errors.New("its tar can't be had again from its files: it holds some names twice, or was unpacked by an older version"))
+	}
+	return err
+}
+
 // WriteTar writes the layer's tar to w, as it was distributed before it was
 // compressed, and checks every byte of it. A layer that has no skeleton is
 // errs.Unsupported; one that is not as it was unpacked errs.Corrupt, and w has
 // got something wrong by then.
 func (s *Store) WriteTar(ctx context.Context, diffID image.Digest, w io.Writer) error {
-	const op = "put layer together"
-	info, err := s.Info(diffID)
-	if err != nil {
+	const op = opAssemble
+	if err := s.HasTar(diffID); err != nil {
 		return err
-	}
-	if info.Listing != ListMetadata {
-		return errs.New(op, errs.Unsupported, string(diffID),
-			errors.New("its tar can't be had again from its files: it holds some names twice, or was unpacked by an older version"))
 	}
 	root, err := sys.OpenDir(s.Tree(diffID))
 	if err != nil {

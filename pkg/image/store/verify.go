@@ -131,6 +131,10 @@ func (s *Store) WriteLayer(ctx context.Context, diffID image.Digest, w io.Writer
 	return s.layers.WriteTar(ctx, diffID, w)
 }
 
+// HasLayerTar says whether WriteLayer can write that layer; errs.Unsupported
+// when it can't.
+func (s *Store) HasLayerTar(diffID image.Digest) error { return s.layers.HasTar(diffID) }
+
 // Borrow keeps the layers of an image until give is called, or this process
 // dies, even when the image is removed meanwhile.
 func (s *Store) Borrow(ctx context.Context, r *image.Record) (give func(), err error) {
