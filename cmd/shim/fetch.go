@@ -12,7 +12,7 @@ import (
 
 func fetchCommand(s *settings) *cobra.Command {
 	var from bringFlags
-	var output string
+	var output form
 	c := &cobra.Command{
 		Use:   "fetch IMAGE...",
 		Short: "Fetch images, verify them, and store them",
@@ -52,11 +52,11 @@ of servers, http doesn't ask them for TLS.`,
 			if output == "" {
 				return errors.Join(err, writeImported(c.OutOrStdout(), records))
 			}
-			return errors.Join(err, writeList(c.OutOrStdout(), output, imageRows(records), imageTable))
+			return errors.Join(err, writeList(c.OutOrStdout(), output, imageRows(records), imageTable(output)))
 		},
 	}
 	from.register(c.Flags(), pullAlways)
-	c.Flags().StringVarP(&output, "output", "o", "", "what to print of the images, as image list does: table or json (default: ids and names)")
+	c.Flags().VarP(&output, "output", "o", "what to print of the images, as image list does (default: ids and names)")
 	return c
 }
 

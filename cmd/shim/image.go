@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,7 +126,7 @@ func (i importing) signatureOf(file string) ([]byte, error) {
 }
 
 func imageListCommand(s *settings) *cobra.Command {
-	var output string
+	var output form
 	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
@@ -137,7 +138,7 @@ func imageListCommand(s *settings) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return writeList(c.OutOrStdout(), output, imageRows(records), imageTable)
+				return writeList(c.OutOrStdout(), output, imageRows(records), imageTable(output))
 			})
 		},
 	}
@@ -165,16 +166,31 @@ func imageRows(records []*image.Record) (rows []imageRow) {
 	return rows
 }
 
-func imageTable(w io.Writer, rows []imageRow) {
-	fmt.Fprintln(w, "IMAGE ID\tNAME\tSIZE\tLAYERS\tVERIFIED BY\tAGE")
-	for _, r := range rows {
-		names := r.Tags
-		if len(names) == 0 {
-			names = []string{"<none>"}
+// imageTable writes a line for each name of an image.
+func imageTable(f form) func(io.Writer, []imageRow) {
+	return func(w io.Writer, rows []imageRow) {
+		if f == formWide {
+			fmt.Fprintln(w, "IMAGE ID\tNAME\tSIZE\tLAYERS\tPINNED\tIMPORTED\tVERIFIED BY\tRULE\tINSECURE OPTIONS")
+		} else {
+			fmt.Fprintln(w, "IMAGE ID\tNAME\tSIZE\tLAYERS\tVERIFIED BY\tAGE")
 		}
-		for _, name := range names {
-			fmt.Fprintf(w, "%s\t%s\t%.1f MB\t%d\t%s\t%s\n", r.ID.Encoded()[:shortID], name, float64(r.Size)/1e6,
-				len(r.Layers), r.Verdict.Kind, time.Since(r.ImportedAt).Round(time.Second))
+		for _, r := range rows {
+			names := r.Tags
+			if f == formWide {
+				names = slices.Concat(r.Tags, r.RepoDigests)
+			}
+			if len(names) == 0 {
+				names = []string{"<none>"}
+			}
+			size := float64(r.Size) / 1e6
+			for _, name := range names {
+				if f == formWide {
+					fmt.Fprintf(w, "%s\t%s\t%.1f MB\t%d\t%t\t%s\t%s\t%s\t%s\n", r.ID, name, size, len(r.Layers), r.Pinned,
+						r.ImportedAt.Format(time.RFC3339), r.Verdict.Kind, r.Verdict.Rule, dash(strings.Join(r.Insecure, ",")))
+					continue
+				}
+				fmt.Fprintf(w, "%s\t%s\t%.1f MB\t%d\t%s\t%s\n", r.ID.Encoded()[:shortID], name, size, len(r.Layers), r.Verdict.Kind, age(r.ImportedAt))
+			}
 		}
 	}
 }

@@ -1,15 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
@@ -18,7 +16,7 @@ import (
 const shortID = 12
 
 func listCommand(s *settings) *cobra.Command {
-	var output string
+	var output form
 	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
@@ -41,33 +39,11 @@ func listCommand(s *settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writeList(c.OutOrStdout(), output, podRows(pods), podTable)
+			return writeList(c.OutOrStdout(), output, podRows(pods), podTable(output))
 		},
 	}
 	outputFlag(c, &output)
 	return c
-}
-
-func outputFlag(c *cobra.Command, output *string) {
-	c.Flags().StringVarP(output, "output", "o", "table", "table or json")
-}
-
-// writeList writes rows as -o asks.
-func writeList[T any](w io.Writer, output string, rows []T, table func(io.Writer, []T)) error {
-	switch output {
-	case "json":
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		if rows == nil {
-			rows = []T{}
-		}
-		return e.Encode(rows)
-	case "table":
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		table(t, rows)
-		return t.Flush()
-	}
-	return errs.New("write list", errs.Invalid, output, fmt.Errorf("-o takes table or json"))
 }
 
 type podRow struct {
@@ -105,23 +81,56 @@ func podRows(pods []*pod.Snapshot) (rows []podRow) {
 	return rows
 }
 
-func podTable(w io.Writer, rows []podRow) {
-	fmt.Fprintln(w, "POD\tNAME\tSTATE\tADDRESS\tAPP\tAPP STATE\tIMAGE\tAGE")
-	for _, p := range rows {
-		address := "-"
-		if len(p.IPs) > 0 {
-			address = p.IPs[0]
+// podTable writes a line for each app, and one for a pod that has none.
+func podTable(f form) func(io.Writer, []podRow) {
+	return func(w io.Writer, rows []podRow) {
+		if f == formWide {
+			fmt.Fprintln(w, "POD\tNAMESPACE\tNAME\tCREATOR\tSTATE\tADDRESS\tCREATED\tAPP ID\tAPP\tAPP STATE\tSTARTED\tFINISHED\tIMAGE")
+		} else {
+			fmt.Fprintln(w, "POD\tNAME\tSTATE\tADDRESS\tAPP\tAPP STATE\tIMAGE\tAGE")
 		}
-		head := fmt.Sprintf("%s\t%s\t%s\t%s", p.ID[:shortID], p.Name, p.State, address)
-		age := time.Since(p.CreatedAt).Round(time.Second)
-		if len(p.Apps) == 0 {
-			fmt.Fprintf(w, "%s\t-\t-\t-\t%s\n", head, age)
-		}
-		for _, a := range p.Apps {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", head, a.Name, appState(a.Status), a.Image, age)
-			head = "\t\t\t"
+		for _, p := range rows {
+			line := p.line
+			if f == formWide {
+				line = p.wideLine
+			}
+			if len(p.Apps) == 0 {
+				fmt.Fprintln(w, line(nil))
+			}
+			for i := range p.Apps {
+				fmt.Fprintln(w, line(&p.Apps[i]))
+			}
 		}
 	}
+}
+
+func (p *podRow) line(a *appRow) string {
+	address := ""
+	if len(p.IPs) > 0 {
+		address = p.IPs[0]
+	}
+	app := "-\t-\t-"
+	if a != nil {
+		app = fmt.Sprintf("%s\t%s\t%s", a.Name, appState(a.Status), a.Image)
+	}
+	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", p.ID[:shortID], dash(p.Name), p.State, dash(address), app, age(p.CreatedAt))
+}
+
+func (p *podRow) wideLine(a *appRow) string {
+	app := "-\t-\t-\t-\t-\t-"
+	if a != nil {
+		app = fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", a.ID[:shortID], a.Name, appState(a.Status), instant(a.Status.StartedAt), instant(a.Status.FinishedAt), a.Image)
+	}
+	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", p.ID, dash(p.Namespace), dash(p.Name), p.Creator, p.State,
+		dash(strings.Join(p.IPs, ",")), p.CreatedAt.Format(time.RFC3339), app)
+}
+
+// instant is a time in ns since the Unix epoch, as a table has it.
+func instant(ns int64) string {
+	if ns == 0 {
+		return "-"
+	}
+	return time.Unix(0, ns).UTC().Format(time.RFC3339)
 }
 
 func appState(s manifest.Status) string {

@@ -196,7 +196,7 @@ func readAll(in io.Reader, path string) ([]byte, error) {
 }
 
 func trustListCommand(s *settings) *cobra.Command {
-	var output string
+	var output form
 	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
@@ -211,33 +211,44 @@ func trustListCommand(s *settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writeList(c.OutOrStdout(), output, rules, trustTable)
+			return writeList(c.OutOrStdout(), output, rules, trustTable(output))
 		},
 	}
 	outputFlag(c, &output)
 	return c
 }
 
-func trustTable(w io.Writer, rules []trust.Listed) {
-	fmt.Fprintln(w, "PREFIX\tNAMESPACE\tTRUSTED\tSTATE\tFILE")
-	for _, r := range rules {
-		prefix, namespace, state := string(r.Prefix), r.Namespace, "in force"
-		if prefix == "" {
-			prefix = "(every image)"
+func trustTable(f form) func(io.Writer, []trust.Listed) {
+	return func(w io.Writer, rules []trust.Listed) {
+		if f == formWide {
+			fmt.Fprintln(w, "PREFIX\tNAMESPACE\tNAME\tTRUSTED\tSTATE\tPROBLEM\tFILE")
+		} else {
+			fmt.Fprintln(w, "PREFIX\tNAMESPACE\tTRUSTED\tSTATE\tFILE")
 		}
-		if namespace == "" {
-			namespace = "-"
+		for _, r := range rules {
+			prefix := string(r.Prefix)
+			if prefix == "" {
+				prefix = "(every image)"
+			}
+			if f == formWide {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", prefix, dash(r.Namespace), r.Name, r.Text, ruleState(r), dash(r.Problem), r.Path)
+				continue
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", prefix, dash(r.Namespace), r.Text, ruleState(r), r.Path)
 		}
-		switch {
-		case r.Problem != "":
-			state = "BROKEN"
-		case r.Masked:
-			state = "hidden"
-		case r.Mask:
-			state = "hides"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", prefix, namespace, r.Text, state, r.Path)
 	}
+}
+
+func ruleState(r trust.Listed) string {
+	switch {
+	case r.Problem != "":
+		return "BROKEN"
+	case r.Masked:
+		return "hidden"
+	case r.Mask:
+		return "hides"
+	}
+	return "in force"
 }
 
 func trustRemoveCommand(s *settings) *cobra.Command {
