@@ -12,7 +12,10 @@ import (
 	"io/fs"
 	"net/http"
 
+	"k8s.io/klog/v2"
+
 	"github.com/stagelet/stagelet/pkg/image/store"
+	"github.com/stagelet/stagelet/pkg/web/dist"
 )
 
 // Options of the page.
@@ -41,7 +44,10 @@ func New(o Options) http.Handler {
 	s := &server{Options: o}
 	mux := http.NewServeMux()
 	s.routePage(mux)
-	return s.guard(mux)
+	all := http.NewServeMux() // its own: patterns with methods don't go beside those without
+	all.Handle("/", mux)
+	all.Handle(dist.Root, dist.New(o.Images, dist.Options{Warn: func(err error, what string) { klog.ErrorS(err, "Could not "+what) }}))
+	return s.guard(all)
 }
 
 // routePage serves the page's own files: they tell nothing about the node, so

@@ -63,9 +63,6 @@ func (h *Handler) layer(w http.ResponseWriter, r *http.Request, found *image.Rec
 			return err
 		}
 		defer give()
-		control := http.NewResponseController(w)
-		// Where it can't be bounded, the server has bounds of its own.
-		tar.before = func() { _ = control.SetWriteDeadline(time.Now().Add(stall)) }
 	}
 	defer tar.close()
 	describe(w, l.DiffID, octets)

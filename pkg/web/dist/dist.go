@@ -53,15 +53,13 @@ const (
 	parallelLayers = 8
 	// patience is how long a layer waits for its turn.
 	patience = 30 * time.Second
-	// stall is how long a client may take for what was sent to it last.
-	stall = time.Minute
 )
 
 // Root is the path that a Handler serves everything below.
 const Root = "/v2/"
 
-// Handler serves the images of a store. Who may have them is for others to
-// decide, before it is asked.
+// Handler serves the images of a store. Who may have them, and how long a
+// client may take for what is sent to it, is for others to decide.
 type Handler struct {
 	store Store
 	warn  func(err error, what string)

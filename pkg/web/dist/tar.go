@@ -16,8 +16,7 @@ type tarReader struct {
 	ctx    context.Context //nolint:containedctx // of the one request
 	store  Store
 	diffID image.Digest
-	size   int64  // bytes
-	before func() // each read; may be nil
+	size   int64 // bytes
 
 	offset int64
 	err    error // that ended the reading, if not its reader did
@@ -42,9 +41,6 @@ func (t *tarReader) Seek(offset int64, whence int) (int64, error) {
 func (t *tarReader) Read(p []byte) (int, error) {
 	if t.offset >= t.size {
 		return 0, io.EOF
-	}
-	if t.before != nil {
-		t.before()
 	}
 	if t.pipe == nil || t.at != t.offset {
 		t.close()
