@@ -244,7 +244,7 @@ func (s *settings) register(set *pflag.FlagSet) {
 	set.StringVar(&s.flags.Network.Bridge, "network-bridge", "", "interface of the built-in bridge")
 	set.StringVar(&s.flags.Network.CIDR, "network-cidr", "", "address range of the built-in bridge, until kubelet tells one")
 	set.StringVar(&s.flags.Cgroup.Driver, "cgroup-driver", d.Cgroup.Driver, "who makes the cgroups of pods: systemd, cgroupfs, or auto for the one of this host")
-	set.StringVar(&s.flags.Stage1.Supervisor, "stage1", "", "supervisor program (default: stagelet-stage1 beside this program, or in /usr/libexec/stagelet)")
+	set.StringVar(&s.flags.Stage1.Supervisor, "supervisor", "", "supervisor program (default: stagelet-stage1 beside this program, or in /usr/libexec/stagelet)")
 	set.StringVar(&s.flags.NRI.Socket, "nri-socket", d.NRI.Socket, "path of the socket for NRI plugins; empty: no plugins")
 	set.StringVar(&s.flags.Web.Listen, "web-listen", "", "host and port of the web page; empty: there is none")
 	set.StringVar(&s.flags.Web.CertDir, "web-cert-dir", "", "directory of tls.crt and tls.key for the web page, which is then for other hosts too")
@@ -276,7 +276,7 @@ func (s *settings) config() (*config, error) {
 		"network-bridge":  func() { c.Network.Bridge = flags.Network.Bridge },
 		"network-cidr":    func() { c.Network.CIDR = flags.Network.CIDR },
 		"cgroup-driver":   func() { c.Cgroup.Driver = flags.Cgroup.Driver },
-		"stage1":          func() { c.Stage1.Supervisor = flags.Stage1.Supervisor },
+		"supervisor":      func() { c.Stage1.Supervisor = flags.Stage1.Supervisor },
 		"nri-socket":      func() { c.NRI.Socket = flags.NRI.Socket },
 		"web-listen":      func() { c.Web.Listen = flags.Web.Listen },
 		"web-cert-dir":    func() { c.Web.CertDir = flags.Web.CertDir },

@@ -127,5 +127,5 @@ func supervisorProgram(configured string) (string, error) {
 		}
 	}
 	return "", errs.New("find supervisor", errs.NotFound, supervisorName,
-		errors.New("neither beside this program nor in /usr/libexec/stagelet nor in PATH; name it with --stage1"))
+		errors.New("neither beside this program nor in /usr/libexec/stagelet nor in PATH; name it with --supervisor"))
 }

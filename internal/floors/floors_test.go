@@ -28,6 +28,7 @@ var floors = map[string]int{
 	"internal/crash":      0,
 	"internal/systemd":    0,
 
+	"internal/pipes":   1,
 	"pkg/pod/manifest": 1,
 	"pkg/stage1/wire":  1,
 	"pkg/image":        1,

@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/pipes"
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
@@ -50,7 +51,7 @@ func (x *execs) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*r
 		return nil, errs.Wrap("exec in", a.ID, err)
 	}
 	code, err := x.exec.Exec(ctx, a.ID, stage0.ExecRequest{Args: r.GetCmd(), Stdout: stdout.writer, Stderr: stderr.writer})
-	drain := execDrain
+	drain := pipes.DrainTime
 	if err != nil {
 		drain = 0
 	}

@@ -15,9 +15,6 @@ const (
 	// stopMargin is how long a stop may take beyond its grace; kubelet waits
 	// as long (cri-client). Stops end in their own time, not in the caller's.
 	stopMargin = 2 * time.Minute
-	// execDrain is how long output is still read after a command has ended
-	// while a process that it left behind holds the pipes open.
-	execDrain = time.Second
 	// maxMessage is the size of a gRPC message in either direction, in bytes;
 	// kubelet and crictl accept no more.
 	maxMessage = 16 << 20

@@ -9,6 +9,7 @@ import (
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/pipes"
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
@@ -20,7 +21,7 @@ type attachment struct {
 
 func (a attachment) serve(s *streams, w http.ResponseWriter, r *http.Request) {
 	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
-		serveWebSocket(w, r, a.want, func(ctx context.Context, to client, sizes <-chan remotecommand.TerminalSize) error {
+		serveWebSocket(w, r, a.want, func(ctx context.Context, to pipes.Client, sizes <-chan remotecommand.TerminalSize) error {
 			return a.run(ctx, s.verbs, to, sizes)
 		})
 		return
@@ -41,18 +42,18 @@ func (a attacher) AttachContainer(ctx context.Context, _, _, _ string, in io.Rea
 }
 
 // run joins the app's streams until the app or ctx ends.
-func (a attachment) run(ctx context.Context, verbs streamVerbs, to client, sizes <-chan remotecommand.TerminalSize) error {
+func (a attachment) run(ctx context.Context, verbs streamVerbs, to pipes.Client, sizes <-chan remotecommand.TerminalSize) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p, err := joinPipes(to)
+	p, err := pipes.Join(to)
 	if err != nil {
 		return errs.Wrap("attach to", a.app, err)
 	}
-	defer p.close()
+	defer p.Close()
 	if a.want.tty && sizes != nil {
 		go resize(ctx, verbs, a.app, "", sizes)
 	}
-	err = verbs.Attach(ctx, a.app, stage0.AttachRequest{Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr})
-	p.drain(ctx)
+	err = verbs.Attach(ctx, a.app, stage0.AttachRequest{Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr})
+	p.Drain(ctx)
 	return unlessHungUp(ctx, err)
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
@@ -15,6 +14,7 @@ import (
 	utilexec "k8s.io/utils/exec"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/pipes"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
@@ -22,13 +22,6 @@ import (
 // sizeTime is how long a command with a terminal waits for the client to tell
 // the terminal's size. One that comes later is a change of size.
 const sizeTime = 100 * time.Millisecond
-
-// Exit codes of commands that can't be run, as a shell has them (POSIX, Shell
-// Command Language, 2.8.2).
-const (
-	exitNotExecutable = 126
-	exitNotFound      = 127
-)
 
 // command is a command to be run with streams.
 type command struct {
@@ -39,7 +32,7 @@ type command struct {
 
 func (c command) serve(s *streams, w http.ResponseWriter, r *http.Request) {
 	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
-		serveWebSocket(w, r, c.want, func(ctx context.Context, to client, sizes <-chan remotecommand.TerminalSize) error {
+		serveWebSocket(w, r, c.want, func(ctx context.Context, to pipes.Client, sizes <-chan remotecommand.TerminalSize) error {
 			return c.run(ctx, s.verbs, to, sizes)
 		})
 		return
@@ -63,19 +56,19 @@ func (r commandRunner) ExecInContainer(ctx context.Context, _, _, _ string, _ []
 // run runs the command until it or ctx ends. An exit code other than 0 is a
 // utilexec.ExitError; so is a command that can't be run, and the client reads
 // why on its streams.
-func (c command) run(ctx context.Context, verbs streamVerbs, to client, sizes <-chan remotecommand.TerminalSize) error {
+func (c command) run(ctx context.Context, verbs streamVerbs, to pipes.Client, sizes <-chan remotecommand.TerminalSize) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	join := joinPipes
+	join := pipes.Join
 	if c.want.tty {
-		join = joinSocket
+		join = pipes.JoinSocket
 	}
 	p, err := join(to)
 	if err != nil {
 		return errs.Wrap("exec in", c.app, err)
 	}
-	defer p.close()
-	r := stage0.ExecRequest{Args: c.args, TTY: c.want.tty, Name: pod.NewID(), Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr}
+	defer p.Close()
+	r := stage0.ExecRequest{Args: c.args, TTY: c.want.tty, Name: pod.NewID(), Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr}
 	if c.want.tty && sizes != nil {
 		r.Size = firstSize(ctx, sizes)
 		go resize(ctx, verbs, c.app, r.Name, sizes)
@@ -83,30 +76,20 @@ func (c command) run(ctx context.Context, verbs streamVerbs, to client, sizes <-
 	code, err := verbs.Exec(ctx, c.app, r)
 	why := errors.New("exit code " + strconv.Itoa(code))
 	if errors.Is(err, errs.Invalid) {
-		code, why, err = exitCodeOf(err), err, nil
+		code, why, err = stage0.CommandExitCode(err), err, nil
 		if c.want.tty {
 			// Without a terminal the runtime has said it on the command's streams.
-			_, _ = fmt.Fprintf(p.stdin, "%v\r\n", why)
+			_, _ = fmt.Fprintf(p.Stdin, "%v\r\n", why)
 		}
 	}
 	if err != nil {
 		return unlessHungUp(ctx, err)
 	}
-	p.drain(ctx)
+	p.Drain(ctx)
 	if code != 0 {
 		return utilexec.CodeExitError{Err: why, Code: code}
 	}
 	return nil
-}
-
-// exitCodeOf gives a code for a command that can't be run. What is not there
-// and what can't be executed OCI runtimes tell apart in words only.
-func exitCodeOf(err error) int {
-	words := strings.ToLower(err.Error())
-	if strings.Contains(words, "not found") || strings.Contains(words, "no such file") {
-		return exitNotFound
-	}
-	return exitNotExecutable
 }
 
 // firstSize waits for a terminal's size, but not long; zero when none came.

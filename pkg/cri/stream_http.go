@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 
+	"github.com/stagelet/stagelet/internal/pipes"
 	"github.com/stagelet/stagelet/internal/sys"
 )
 
@@ -162,15 +163,15 @@ func (w wanted) options() *remotecommand.Options {
 }
 
 // of gives of a client's streams those that are wanted.
-func (w wanted) of(in io.Reader, out, errOut io.WriteCloser) (c client) {
+func (w wanted) of(in io.Reader, out, errOut io.WriteCloser) (c pipes.Client) {
 	if w.stdin {
-		c.in = in
+		c.In = in
 	}
 	if w.stdout {
-		c.out = out
+		c.Out = out
 	}
 	if w.stderr {
-		c.err = errOut
+		c.Err = errOut
 	}
 	return c
 }

@@ -13,10 +13,12 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 	utilexec "k8s.io/utils/exec"
+
+	"github.com/stagelet/stagelet/internal/pipes"
 )
 
 // runner runs something with a client's streams.
-type runner func(ctx context.Context, to client, sizes <-chan remotecommand.TerminalSize) error
+type runner func(ctx context.Context, to pipes.Client, sizes <-chan remotecommand.TerminalSize) error
 
 // serveWebSocket serves the version of the protocol in which a client can end
 // its input, v5.channel.k8s.io (KEP-4006), which the library has for clients

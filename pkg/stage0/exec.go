@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"os"
+	"strings"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/sys"
@@ -56,4 +57,22 @@ func orNull(files []*os.File) (closeNull func(), err error) {
 		files[i] = null
 	}
 	return func() { sys.CloseFiles(opened) }, nil
+}
+
+// Exit codes of commands that can't be run, as a shell has them (POSIX, Shell
+// Command Language, 2.8.2).
+const (
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+// CommandExitCode gives a code for a command that can't be run (errs.Invalid).
+// What is not there and what can't be executed OCI runtimes tell apart in
+// words only.
+func CommandExitCode(err error) int {
+	words := strings.ToLower(err.Error())
+	if strings.Contains(words, "not found") || strings.Contains(words, "no such file") {
+		return exitNotFound
+	}
+	return exitNotExecutable
 }

@@ -1,4 +1,7 @@
-package cri
+// Package pipes joins the streams of an app or a command with those of whoever
+// watches it: pipes and sockets of ours lie in between, so that neither ever
+// holds the other's files.
+package pipes
 
 import (
 	"context"
@@ -11,76 +14,80 @@ import (
 	"github.com/stagelet/stagelet/internal/sys"
 )
 
-// pipes join a client's streams with the descriptors of an app or a command.
+// Pipes join a client's streams with the descriptors of an app or a command.
 // What a client doesn't take makes the writer wait in the kernel: nothing is
-// kept here. close must be called.
-type pipes struct {
-	stdin, stdout, stderr *os.File // theirs; nil where the client wants none
+// kept here. Close must be called.
+type Pipes struct {
+	Stdin, Stdout, Stderr *os.File // theirs; nil where the client wants none
 	ours                  []*os.File
 	output                sync.WaitGroup
 	readers               []*os.File // of ours, those that output comes from
 }
 
-// client is the client's side of its streams; nil where it wants none.
-type client struct {
-	in       io.Reader
-	out, err io.WriteCloser
+// Client is the client's side of its streams; nil where it wants none.
+type Client struct {
+	In       io.Reader
+	Out, Err io.WriteCloser
 }
 
-// joinPipes makes a pipe for each stream and begins to copy.
-func joinPipes(c client) (p *pipes, err error) {
-	p = &pipes{}
+// DrainTime is how long output is still read after the app or command has
+// ended, from those who hold its streams open.
+const DrainTime = time.Second
+
+// Join makes a pipe for each stream and begins to copy.
+func Join(c Client) (p *Pipes, err error) {
+	p = &Pipes{}
 	defer func() {
 		if err != nil {
-			p.close()
+			p.Close()
 		}
 	}()
-	if c.in != nil {
+	if c.In != nil {
 		ours, theirs, err := sys.Pipe(sys.WriteEnd)
 		if err != nil {
 			return nil, err
 		}
-		p.stdin = theirs
-		p.input(ours, c.in, ours.Close)
+		p.Stdin = theirs
+		p.input(ours, c.In, ours.Close)
 	}
-	if c.out != nil {
-		if p.stdout, err = p.outputPipe(c.out); err != nil {
+	if c.Out != nil {
+		if p.Stdout, err = p.outputPipe(c.Out); err != nil {
 			return nil, err
 		}
 	}
-	if c.err != nil {
-		if p.stderr, err = p.outputPipe(c.err); err != nil {
+	if c.Err != nil {
+		if p.Stderr, err = p.outputPipe(c.Err); err != nil {
 			return nil, err
 		}
 	}
 	return p, nil
 }
 
-// joinSocket makes one stream in both directions, for a terminal.
-func joinSocket(c client) (p *pipes, err error) {
-	p = &pipes{}
+// JoinSocket makes one stream in both directions, for a terminal.
+func JoinSocket(c Client) (p *Pipes, err error) {
+	p = &Pipes{}
 	ours, theirs, err := sys.StreamPair()
 	if err != nil {
 		return nil, err
 	}
-	p.stdin = theirs
+	p.Stdin = theirs
 	end := func() error { return sys.CloseWrite(ours) }
-	if c.in != nil {
-		p.input(ours, c.in, end)
+	if c.In != nil {
+		p.input(ours, c.In, end)
 	} else if err := end(); err != nil {
-		p.close()
+		p.Close()
 		ours.Close()
 		return nil, err
 	}
-	if c.out == nil {
-		c.out = discard{}
+	if c.Out == nil {
+		c.Out = discard{}
 	}
-	p.copyOutput(ours, c.out)
+	p.copyOutput(ours, c.Out)
 	return p, nil
 }
 
 // outputPipe gives the app's end of a pipe that is copied to w.
-func (p *pipes) outputPipe(w io.WriteCloser) (theirs *os.File, err error) {
+func (p *Pipes) outputPipe(w io.WriteCloser) (theirs *os.File, err error) {
 	ours, theirs, err := sys.Pipe(sys.ReadEnd)
 	if err != nil {
 		return nil, err
@@ -92,7 +99,7 @@ func (p *pipes) outputPipe(w io.WriteCloser) (theirs *os.File, err error) {
 // input copies what the client sends, and ends the app's input where the
 // client does. What an app that closed its input doesn't take is read all the
 // same: behind it, on the same connection, may be more than input.
-func (p *pipes) input(ours *os.File, in io.Reader, end func() error) {
+func (p *Pipes) input(ours *os.File, in io.Reader, end func() error) {
 	p.ours = append(p.ours, ours)
 	go func() {
 		if _, err := io.Copy(ours, in); err != nil {
@@ -102,7 +109,7 @@ func (p *pipes) input(ours *os.File, in io.Reader, end func() error) {
 	}()
 }
 
-func (p *pipes) copyOutput(ours *os.File, w io.WriteCloser) {
+func (p *Pipes) copyOutput(ours *os.File, w io.WriteCloser) {
 	p.ours = append(p.ours, ours)
 	p.readers = append(p.readers, ours)
 	p.output.Go(func() {
@@ -130,19 +137,19 @@ func copyPending(w io.Writer, r *os.File) error {
 	return err
 }
 
-// release closes the app's ends, once it has them or never will.
-func (p *pipes) release() {
-	sys.CloseFiles([]*os.File{p.stdin, p.stdout, p.stderr})
-	p.stdin, p.stdout, p.stderr = nil, nil, nil
+// Release closes the app's ends, once it has them or never will.
+func (p *Pipes) Release() {
+	sys.CloseFiles([]*os.File{p.Stdin, p.Stdout, p.Stderr})
+	p.Stdin, p.Stdout, p.Stderr = nil, nil, nil
 }
 
-// drain waits, after the app's end, until its output has gone to the client,
+// Drain waits, after the app's end, until its output has gone to the client,
 // however slowly that takes it, or ctx ends. Output of others who hold the
-// streams still counts when it comes within execDrain.
-func (p *pipes) drain(ctx context.Context) {
-	p.release()
+// streams still counts when it comes within DrainTime.
+func (p *Pipes) Drain(ctx context.Context) {
+	p.Release()
 	for _, r := range p.readers {
-		_ = r.SetReadDeadline(time.Now().Add(execDrain))
+		_ = r.SetReadDeadline(time.Now().Add(DrainTime))
 	}
 	done := make(chan struct{})
 	go func() {
@@ -155,10 +162,10 @@ func (p *pipes) drain(ctx context.Context) {
 	}
 }
 
-// close ends what is still copied from or to the app. A copy that waits for
+// Close ends what is still copied from or to the app. A copy that waits for
 // the client ends with the connection.
-func (p *pipes) close() {
-	p.release()
+func (p *Pipes) Close() {
+	p.Release()
 	sys.CloseFiles(p.ours)
 }
 
