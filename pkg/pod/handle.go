@@ -87,10 +87,11 @@ const kindSweep = "sweep"
 func sweepPath(d manifest.Dir) string { return string(d) + "/sweep.json" }
 
 // Mark hands the pod to the sweeper, not to be touched before notBefore
-// (ns since the Unix epoch; 0: at once). Marking a marked pod changes nothing.
+// (ns since the Unix epoch; 0: at once). Of a marked pod, only its grace can
+// be ended.
 func (h *Handle) Mark(notBefore int64) error {
 	if h.phase == PhaseGarbage {
-		return nil
+		return h.endGrace(notBefore)
 	}
 	if notBefore > 0 {
 		err := atomicfile.WriteRecord(sweepPath(h.Dir()), kindSweep, sweepRecord{NotBefore: notBefore})
@@ -99,6 +100,17 @@ func (h *Handle) Mark(notBefore int64) error {
 		}
 	}
 	return h.move(PhaseGarbage)
+}
+
+func (h *Handle) endGrace(notBefore int64) error {
+	if notBefore > 0 {
+		return nil
+	}
+	err := os.Remove(sweepPath(h.Dir()))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return errs.Wrap("mark pod", h.id, err)
 }
 
 func (h *Handle) move(to Phase) error {

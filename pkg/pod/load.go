@@ -17,6 +17,9 @@ type Loaded struct {
 	*Snapshot
 	// Boot is the id of the boot that made the pod.
 	Boot string
+	// SweepAt is when a marked pod may be swept, in ns since the Unix epoch; 0:
+	// at once.
+	SweepAt int64
 	// Damaged holds what could not be read of it, by app id ("" for the
 	// network); it is left out of the Snapshot.
 	Damaged map[string]error
@@ -42,6 +45,9 @@ func (s *Store) Load(id string) (*Loaded, error) {
 	}
 	if _, err := atomicfile.ReadRecord(dir.Stage1(), manifest.KindStage1, l.Stage1); err != nil {
 		return nil, corrupt(err)
+	}
+	if phase == PhaseGarbage {
+		l.SweepAt = notBefore(dir)
 	}
 	l.loadNetwork(dir)
 	l.loadApps(dir)
@@ -78,7 +84,7 @@ func (l *Loaded) loadApps(dir manifest.Dir) {
 		if atomicfile.IsTemp(e.Name()) {
 			continue
 		}
-		a, err := loadApp(dir, e.Name())
+		a, err := LoadApp(dir, e.Name())
 		if err != nil {
 			l.Damaged[e.Name()] = err
 			continue
@@ -88,7 +94,9 @@ func (l *Loaded) loadApps(dir manifest.Dir) {
 	SortApps(l.Apps)
 }
 
-func loadApp(dir manifest.Dir, id string) (App, error) {
+// LoadApp reads an app of the pod that lies at dir. One that isn't there, or
+// whose record can't be read, is errs.Corrupt.
+func LoadApp(dir manifest.Dir, id string) (App, error) {
 	if err := CheckID(id); err != nil {
 		return App{}, err
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -65,6 +66,10 @@ type Engine struct {
 	profiles *profiles
 	noUsers  func() error // why there are no user namespaces; found out once
 
+	// serves says that this engine is the server's (Recover): it tells
+	// subscribers and plugins of what happens, and forgets what is gone.
+	serves atomic.Bool
+
 	// verbs under way, so that a retry joins the work instead of doing it
 	// again.
 	verbs singleflight.Group
@@ -78,8 +83,8 @@ type Engine struct {
 	tasks sync.WaitGroup
 }
 
-// New gives an engine over the directories of o. It knows no pod before
-// Recover.
+// New gives an engine over the directories of o. It knows no pod but those it
+// makes before Recover or Look.
 func New(o Options) (*Engine, error) {
 	if o.CgroupManager == Systemd && !systemd.Booted() {
 		return nil, errs.New("start engine", errs.Unsupported, "cgroup driver", errors.New("systemd is not this host's service manager"))

@@ -2,14 +2,9 @@ package stage0
 
 import (
 	"context"
-	"encoding/binary"
-	"math"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage1/wire"
@@ -19,7 +14,7 @@ import (
 // and then buries its pod.
 type follower struct {
 	id   string
-	reap func()        // takes the dead supervisor out of our process table; may be nil
+	reap func()        // takes the dead supervisor out of our process table
 	done chan struct{} // closed once the pod is buried, or given up
 	err  error         // why it could not be buried; read after done
 
@@ -35,8 +30,10 @@ const (
 	buryPause      = 5 * time.Second
 )
 
-// follow starts to follow a pod's supervisor. reap, when not nil, is called
-// once it has died: it is then our child.
+// notOurs is the reap of a supervisor that is nobody's child of ours.
+func notOurs() {}
+
+// follow starts to follow a pod's supervisor. reap is called once it has died.
 func (e *Engine) follow(id string, reap func()) {
 	f := &follower{id: id, reap: reap, done: make(chan struct{})}
 	e.mu.Lock()
@@ -55,7 +52,11 @@ func (e *Engine) follow(id string, reap func()) {
 }
 
 func (e *Engine) followToTheEnd(ctx context.Context, f *follower) error {
-	cursor, err := openCursor(string(e.pods.RunDir(f.id)))
+	p, err := e.Pod(f.id)
+	if err != nil {
+		return nil //nolint:nilerr // it was removed before we came to it
+	}
+	cursor, err := e.openCursor(p.Pod)
 	if err != nil {
 		return err
 	}
@@ -89,86 +90,6 @@ func (e *Engine) followToTheEnd(ctx context.Context, f *follower) error {
 	return nil
 }
 
-// buried buries the pod of a supervisor that hung up. gone says that it did
-// die, whether or not the burial worked in full.
-func (e *Engine) buried(ctx context.Context, f *follower) (gone bool, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verbTimeout)
-	defer cancel()
-	if !e.waitUnlocked(ctx, f.id, time.Second) {
-		return false, nil
-	}
-	if f.reap != nil {
-		f.reap()
-	}
-	return true, e.buryAndTell(ctx, f.id)
-}
-
-// buryAndTell buries a pod, and lets the index and the subscribers know.
-func (e *Engine) buryAndTell(ctx context.Context, id string) error {
-	_, err := e.bury(ctx, id, e.tellEnd)
-	return err
-}
-
-// tellEnd lets the index and the subscribers know how a pod ended. The latter
-// are told once only: not again after a restart of ours, or a burial that had
-// to be repeated.
-func (e *Engine) tellEnd(buried *pod.Snapshot) error {
-	id := buried.Pod.ID
-	var ended []string
-	now := e.index.Update(id, func(old *pod.Snapshot) *pod.Snapshot {
-		s := *old
-		s.State, s.Supervisor, s.Namespaces, s.Network = pod.Exited, 0, nil, buried.Network
-		s.Apps = append([]pod.App(nil), old.Apps...)
-		for i, a := range s.Apps {
-			if b, ok := buried.App(a.ID); ok && advances(a.Status, b.Status) {
-				s.Apps[i].Status = b.Status
-				ended = append(ended, a.ID)
-			}
-		}
-		return &s
-	})
-	if now == nil { // removed meanwhile
-		return nil
-	}
-	for _, app := range ended {
-		e.events.publish(Stopped, app, now)
-		e.tellEnded(now, app)
-	}
-	run := string(e.pods.RunDir(id))
-	if err := os.MkdirAll(run, 0o711); err != nil { // gone with a reboot
-		return err
-	}
-	cursor, err := openCursor(run)
-	if err != nil {
-		return err
-	}
-	defer cursor.close()
-	if cursor.seq != allTold {
-		e.events.publish(Stopped, "", now)
-		cursor.set(allTold)
-	}
-	return nil
-}
-
-// waitUnlocked waits until nobody holds the pod's lock, or the pod is gone.
-func (e *Engine) waitUnlocked(ctx context.Context, id string, limit time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	// The lock falls a moment after the connection: the kernel closes a dead
-	// process's descriptors one by one.
-	for pause := 200 * time.Microsecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		_, state, err := e.pods.State(id)
-		if err != nil || state == pod.Exited {
-			return true
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(pause):
-		}
-	}
-}
-
 // following gives who follows the pod; nil when nobody does.
 func (e *Engine) following(id string) *follower {
 	e.mu.Lock()
@@ -182,6 +103,9 @@ func (e *Engine) apply(id string, ev wire.Event) {
 		wire.EventAdded: Created, wire.EventStarted: Started, wire.EventExited: Stopped, wire.EventRemoved: Removed,
 	}
 	kind, tells := kinds[ev.Kind]
+	if kind == Created {
+		_ = e.learn(id, ev.App) // one that can't be read was removed meanwhile, or is the next adoption's
+	}
 	if s := e.setStatus(id, ev.App, ev.Status); s != nil && tells {
 		e.events.publish(kind, ev.App, s)
 		if kind == Stopped {
@@ -190,6 +114,40 @@ func (e *Engine) apply(id string, ev wire.Event) {
 	}
 	if kind == Removed {
 		e.removals.told(ev.App)
+		e.unlistForeign(id, ev.App)
+	}
+}
+
+// learn lists an app that another process put into the pod.
+func (e *Engine) learn(podID, app string) error {
+	p, err := e.Pod(podID)
+	if err != nil {
+		return err
+	}
+	if _, known := p.App(app); known {
+		return nil
+	}
+	a, err := pod.LoadApp(e.pods.Dir(pod.PhaseRun, podID), app)
+	if err != nil {
+		return err
+	}
+	e.index.Update(podID, func(old *pod.Snapshot) *pod.Snapshot {
+		if _, known := old.App(app); known {
+			return nil
+		}
+		s := *old
+		s.Apps = append(append([]pod.App(nil), old.Apps...), a)
+		pod.SortApps(s.Apps)
+		return &s
+	})
+	return nil
+}
+
+// unlistForeign forgets an app that may have been removed by another process:
+// kubelet's are removed by the server alone, which does so itself.
+func (e *Engine) unlistForeign(podID, app string) {
+	if p, err := e.Pod(podID); err == nil && p.Pod.Creator == manifest.CreatorCLI {
+		e.unlist(podID, app)
 	}
 }
 
@@ -263,34 +221,3 @@ func advances(from, to manifest.Status) bool {
 	return order[to.State] > order[from.State]
 }
 
-// cursor remembers across our own death which events of a supervisor were
-// told on. It is a hint of 8 bytes: losing it tells some events twice, as does
-// dying between telling and remembering. None is ever lost for it.
-type cursor struct {
-	file *os.File
-	seq  uint64
-}
-
-// allTold is the cursor of a pod whose end was told.
-const allTold = math.MaxUint64
-
-func openCursor(run string) (*cursor, error) {
-	f, err := os.OpenFile(filepath.Join(run, "events.seen"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, errs.Wrap("open event cursor", run, err)
-	}
-	var b [8]byte
-	if n, _ := f.ReadAt(b[:], 0); n < len(b) {
-		return &cursor{file: f}, nil
-	}
-	return &cursor{file: f, seq: binary.BigEndian.Uint64(b[:])}, nil
-}
-
-func (c *cursor) set(seq uint64) {
-	c.seq = seq
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], seq)
-	_, _ = c.file.WriteAt(b[:], 0)
-}
-
-func (c *cursor) close() { _ = c.file.Close() }

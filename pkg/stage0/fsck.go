@@ -69,9 +69,9 @@ func (e *Engine) fsckLeases() (problems []error, err error) {
 	return problems, err
 }
 
-// PodsOnDisk reads all pods that run or have ended, past the index.
+// PodsOnDisk reads all pods that people may see (visible), past the index.
 func (e *Engine) PodsOnDisk() ([]*pod.Snapshot, error) {
-	ids, err := e.pods.List(pod.PhaseRun)
+	ids, err := e.podIDs()
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,9 @@ func (e *Engine) PodsOnDisk() ([]*pod.Snapshot, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, l.Snapshot)
+		if visible(l) {
+			all = append(all, l.Snapshot)
+		}
 	}
 	return all, nil
 }

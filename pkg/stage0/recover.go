@@ -20,8 +20,10 @@ const adoptPatience = 2 * time.Second
 
 // Recover builds the index from disk: pods whose supervisors live are taken
 // up again where they are, the others are as they ended. It returns when every
-// pod is listed; what is left over is cleaned up in the background.
+// pod is listed; what is left over is cleaned up in the background. It is for
+// the server, of which there is one: others Look.
 func (e *Engine) Recover(ctx context.Context) error {
+	e.serves.Store(true)
 	if err := sys.RemoveTree(e.checkpoints()); err != nil { // of a run of ours that died
 		e.Warn(err, "remove checkpoints that were never finished")
 	}
@@ -68,7 +70,7 @@ func (e *Engine) recoverPod(ctx context.Context, id string) error {
 		if err == nil || !e.waitUnlocked(ctx, id, 0) {
 			// One that lives and doesn't answer is listed as it was last
 			// known, until its follower gets an answer or it dies.
-			e.follow(id, nil)
+			e.follow(id, notOurs)
 			return err
 		}
 		if l, err = e.pods.Load(id); err != nil {
@@ -81,18 +83,23 @@ func (e *Engine) recoverPod(ctx context.Context, id string) error {
 // mourn lists a pod whose supervisor is dead, and buries it in the
 // background.
 func (e *Engine) mourn(l *pod.Loaded) error {
-	s := *l.Snapshot
+	e.index.Put(bereft(l.Snapshot))
+	id := l.Pod.ID
+	e.background("bury pod "+id, func(ctx context.Context) error { return e.buryAndTell(ctx, id) })
+	return nil
+}
+
+// bereft gives a pod whose supervisor is dead, before it is buried.
+func bereft(of *pod.Snapshot) *pod.Snapshot {
+	s := *of
 	s.State = pod.Exited
-	s.Apps = append([]pod.App(nil), l.Apps...)
+	s.Apps = append([]pod.App(nil), of.Apps...)
 	for i := range s.Apps {
 		if lost(s.Apps[i].Status) {
 			s.Apps[i].Status.State = manifest.AppUnknown
 		}
 	}
-	e.index.Put(&s)
-	id := s.Pod.ID
-	e.background("bury pod "+id, func(ctx context.Context) error { return e.buryAndTell(ctx, id) })
-	return nil
+	return &s
 }
 
 // adopt takes up a listed pod that runs, unless that has been done.
@@ -117,8 +124,8 @@ func (e *Engine) adopt(ctx context.Context, id string) error {
 		return err
 	}
 	for _, a := range p.Apps {
-		if _, told := status.Apps[a.ID]; told || a.Status.State != manifest.AppCreated {
-			continue
+		if _, told := status.Apps[a.ID]; told || a.Status.State != manifest.AppCreated || p.Pod.Creator != manifest.CreatorCRI {
+			continue // that of a person's pod is told by whoever adds or removes it just now
 		}
 		if err := c.AddApp(ctx, *a.App); err != nil { // we died before we told it
 			return err
@@ -130,7 +137,7 @@ func (e *Engine) adopt(ctx context.Context, id string) error {
 		return &s
 	})
 	for app, st := range status.Apps {
-		if _, known := p.App(app); known {
+		if err := e.learn(id, app); err == nil {
 			e.setStatus(id, app, st)
 			continue
 		}

@@ -3,6 +3,7 @@ package stage0
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -61,7 +62,7 @@ func (e *Engine) abandon(h *pod.Handle) error {
 // settle writes down how the apps of a pod ended whose supervisor died before
 // it could. The caller holds h.
 func settle(h *pod.Handle, l *pod.Loaded) (*pod.Snapshot, error) {
-	why := "the pod's supervisor ended before it could tell how the app ended"
+	why := supervisorEnded
 	if now, err := atomicfile.BootID(); err == nil && now != l.Boot {
 		why = "the host was restarted while the app ran"
 	}
@@ -74,17 +75,25 @@ func settle(h *pod.Handle, l *pod.Loaded) (*pod.Snapshot, error) {
 	var all []error
 	for i, a := range s.Apps {
 		if lost(a.Status) {
-			a.Status.State = manifest.AppExited
-			a.Status.PID = 0
-			a.Status.ExitCode = manifest.ExitLost
-			a.Status.Reason = manifest.ReasonSupervisorLost
-			a.Status.Message = why
-			a.Status.FinishedAt = time.Now().UnixNano()
+			a.Status = lostStatus(a.Status, why)
 			all = append(all, writeStatus(h.Dir().App(a.ID), a.Status))
 		}
 		settled.Apps[i] = a
 	}
 	return &settled, errors.Join(all...)
+}
+
+const supervisorEnded = "the pod's supervisor ended before it could tell how the app ended"
+
+// lostStatus is the last status of an app whose end nobody saw.
+func lostStatus(s manifest.Status, why string) manifest.Status {
+	s.State = manifest.AppExited
+	s.PID = 0
+	s.ExitCode = manifest.ExitLost
+	s.Reason = manifest.ReasonSupervisorLost
+	s.Message = why
+	s.FinishedAt = time.Now().UnixNano()
+	return s
 }
 
 // writeStatus replaces whatever lies where a status belongs, a directory too.
@@ -136,13 +145,16 @@ func (e *Engine) supervised(ctx context.Context, id string) bool {
 // more: the apps' last statuses are written, and all that the pod holds is
 // released. tell is called with the outcome while the pod's lock is held, so
 // that nobody removes the pod meanwhile. Someone else's lock (a supervisor that lives after all, another
-// stagelet that does the same) is errs.Precondition.
+// stagelet that does the same) is errs.Precondition, a pod that was removed meanwhile errs.NotFound.
 func (e *Engine) bury(ctx context.Context, id string, tell func(*pod.Snapshot) error) (*pod.Snapshot, error) {
 	h, err := e.lock(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	defer h.Close()
+	if h.Phase() != pod.PhaseRun {
+		return nil, errs.New("bury pod", errs.NotFound, id, fmt.Errorf("it is in phase %s", h.Phase()))
+	}
 	l, err := e.pods.Load(id)
 	if err != nil {
 		return nil, err

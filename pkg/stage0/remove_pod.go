@@ -3,10 +3,13 @@ package stage0
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/stagelet/stagelet/internal/crash"
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
 // RemovePod stops a pod and forgets it. An unknown one is fine.
@@ -27,6 +30,23 @@ func (e *Engine) RemovePod(ctx context.Context, id string) error {
 	return err
 }
 
+// RemovePodOf removes a pod that was made by creator. One of another's is
+// errs.Precondition, with who can remove it.
+func (e *Engine) RemovePodOf(ctx context.Context, creator manifest.Creator, id string) error {
+	s, err := e.Pod(id)
+	if err != nil {
+		return err
+	}
+	if s.Pod.Creator != creator {
+		return errs.New("remove pod", errs.Precondition, s.Pod.ID,
+			fmt.Errorf("it belongs to %s", map[manifest.Creator]string{
+				manifest.CreatorCRI: `kubelet; remove it with "crictl rmp"`,
+				manifest.CreatorCLI: `a person; remove it with "stagelet rm"`,
+			}[s.Pod.Creator]))
+	}
+	return e.RemovePod(ctx, s.Pod.ID)
+}
+
 func (e *Engine) removePod(ctx context.Context, id string) error {
 	s, err := e.Pod(id)
 	if errors.Is(err, errs.NotFound) {
@@ -35,7 +55,18 @@ func (e *Engine) removePod(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	h, err := e.lock(ctx, id)
+	if err := e.takeAway(ctx, s); err != nil {
+		return err
+	}
+	e.forgetPod(ctx, id)
+	e.background("sweep pod "+id, func(context.Context) error { return e.pods.SweepPod(id, time.Now()) })
+	return nil
+}
+
+// takeAway hands the directory of a pod that has ended to the sweeper, and
+// frees the images of its apps.
+func (e *Engine) takeAway(ctx context.Context, s *pod.Snapshot) error {
+	h, err := e.lock(ctx, s.Pod.ID)
 	switch {
 	case errors.Is(err, errs.NotFound): // its directory was taken away
 	case err != nil:
@@ -52,16 +83,21 @@ func (e *Engine) removePod(ctx context.Context, id string) error {
 		}
 	}
 	crash.Point("stage0.remove.released")
-	if last := e.index.Delete(id); last != nil {
-		for _, a := range last.Apps {
-			e.forget(a.ID)
-			e.events.publish(Removed, a.ID, last)
-			e.Plugins.Removed(ctx, pluginPod(last), a.ID)
-		}
-		e.forget(id)
-		e.events.publish(Removed, "", last)
-		e.Plugins.RemovePod(ctx, pluginPod(last))
-	}
-	e.background("sweep pod "+id, func(context.Context) error { return e.pods.SweepPod(id, time.Now()) })
 	return nil
+}
+
+// forgetPod takes a pod out of the index, and tells of it.
+func (e *Engine) forgetPod(ctx context.Context, id string) {
+	last := e.index.Delete(id)
+	if last == nil {
+		return
+	}
+	for _, a := range last.Apps {
+		e.forget(a.ID)
+		e.events.publish(Removed, a.ID, last)
+		e.Plugins.Removed(ctx, pluginPod(last), a.ID)
+	}
+	e.forget(id)
+	e.events.publish(Removed, "", last)
+	e.Plugins.RemovePod(ctx, pluginPod(last))
 }

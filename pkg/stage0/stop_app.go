@@ -57,11 +57,11 @@ func (e *Engine) stopApp(ctx context.Context, p *pod.Snapshot, a pod.App, grace 
 // returned if the supervisor lives on.
 func (e *Engine) untilBuried(ctx context.Context, id string, err error) error {
 	f := e.following(id)
-	if f == nil {
-		return nil
-	}
 	if !e.waitUnlocked(ctx, id, time.Second) {
 		return err
+	}
+	if f == nil {
+		return nil
 	}
 	select {
 	case <-f.done:

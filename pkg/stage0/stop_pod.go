@@ -3,6 +3,7 @@ package stage0
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/stagelet/stagelet/internal/crash"
@@ -15,8 +16,8 @@ import (
 const shutdownGrace = 15 * time.Second
 
 // StopPod ends all apps of a pod by force, then its supervisor, and releases
-// its network. A pod that is stopped, or unknown, is fine. Once begun it goes
-// on without the caller.
+// its network. A pod that is stopped, never was run, or is unknown is fine.
+// Once begun it goes on without the caller.
 func (e *Engine) StopPod(ctx context.Context, id string) error {
 	s, err := e.Pod(id)
 	if errors.Is(err, errs.NotFound) {
@@ -41,13 +42,7 @@ func (e *Engine) stopPod(ctx context.Context, id string) error {
 	}
 	f := e.following(id)
 	if f == nil {
-		if s.State != pod.Exited || s.Network != nil {
-			if err := e.buryAndTell(ctx, id); err != nil { // again, after a first burial didn't work
-				return err
-			}
-		}
-		e.tellStopped(ctx, s)
-		return nil
+		return e.stopUnfollowed(ctx, s)
 	}
 	if e.Plugins != nil { // who want to hear of it while the pod still is there
 		e.endApps(ctx, s)
@@ -63,6 +58,44 @@ func (e *Engine) stopPod(ctx context.Context, id string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// stopUnfollowed stops a pod that nobody here follows: this process isn't the
+// server, or a first burial didn't work.
+func (e *Engine) stopUnfollowed(ctx context.Context, s *pod.Snapshot) error {
+	if s.State == pod.Running {
+		if err := e.shutdown(ctx, s); err != nil {
+			return err
+		}
+	}
+	if s.State == pod.Running || s.State == pod.Exited && s.Network != nil {
+		if err := e.buryAndTell(ctx, s.Pod.ID); err != nil {
+			return err
+		}
+	}
+	e.tellStopped(ctx, s)
+	return nil
+}
+
+// StopPodGently gives the apps of a pod their stop signals, and grace to heed
+// them, before StopPod.
+func (e *Engine) StopPodGently(ctx context.Context, id string, grace time.Duration) error {
+	s, err := e.Pod(id)
+	if errors.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var all sync.WaitGroup
+	for _, a := range s.Apps {
+		all.Go(func() { _ = e.StopApp(ctx, a.ID, grace) }) // what can't be ended this way, StopPod ends
+	}
+	all.Wait()
+	if err := ctx.Err(); err != nil {
+		return errs.Wrap("stop pod", s.Pod.ID, err)
+	}
+	return e.StopPod(ctx, s.Pod.ID)
 }
 
 // shutdown ends a supervisor: asked first, then by force.
