@@ -175,7 +175,7 @@ func describeSeccomp(s *manifest.Seccomp) *api.SecurityProfile {
 	switch {
 	case s == nil:
 		return &api.SecurityProfile{ProfileType: api.SecurityProfile_UNCONFINED}
-	case s.Localhost == "":
+	case s.Localhost == "" && s.Profile == nil:
 		return &api.SecurityProfile{ProfileType: api.SecurityProfile_RUNTIME_DEFAULT}
 	}
 	return &api.SecurityProfile{ProfileType: api.SecurityProfile_LOCALHOST, LocalhostRef: s.Localhost}

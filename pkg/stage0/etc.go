@@ -21,6 +21,7 @@ func writeEtc(dir manifest.Dir, p *manifest.Pod) error {
 	if err != nil {
 		return err
 	}
+	hosts = append(hosts, hostLines(p.Hosts)...)
 	name, err := hostnameOf(p)
 	if err != nil {
 		return err
@@ -57,6 +58,15 @@ func resolvConf(dns *manifest.DNS) ([]byte, error) {
 		fmt.Fprintf(&b, "options %s\n", strings.Join(dns.Options, " "))
 	}
 	return []byte(b.String()), nil
+}
+
+// hostLines writes lines of hosts(5).
+func hostLines(entries []manifest.HostEntry) []byte {
+	var b strings.Builder
+	for _, e := range entries {
+		fmt.Fprintf(&b, "%s\t%s\n", e.IP, strings.Join(e.Names, " "))
+	}
+	return []byte(b.String())
 }
 
 // hostFile reads a file that the host may do without.

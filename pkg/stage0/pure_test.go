@@ -1,11 +1,16 @@
 package stage0
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
@@ -22,6 +27,35 @@ func TestArguments(t *testing.T) {
 		if !slices.Equal(got, strings.Fields(c.want)) {
 			t.Errorf("command %q, args %q: got %q, want %q", c.command, c.args, got, c.want)
 		}
+	}
+}
+
+func TestUsersByTheirFiles(t *testing.T) {
+	testutil.NeedRoot(t)
+	lower, upper := t.TempDir(), t.TempDir()
+	for path, owner := range map[string]int{filepath.Join(lower, "tool"): 7, filepath.Join(lower, "shadowed"): 8, filepath.Join(upper, "shadowed"): 9} {
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chown(path, owner, owner+100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	layers := []string{lower, upper}
+	want, image := UserRequest{Username: "/tool", Groupname: "/shadowed"}, "/shadowed:/tool"
+	if err := ownersOf(layers, &want, &image); err != nil || want.Username != "7" || want.Groupname != "109" || image != "9:107" {
+		t.Errorf("%+v, %q, %v", want, image, err)
+	}
+	plain := "app"
+	if err := ownersOf(layers, &UserRequest{}, &plain); err != nil || plain != "app" {
+		t.Errorf("%q, %v", plain, err)
+	}
+	if err := ownersOf(layers, &UserRequest{Username: "/absent"}, &plain); !errors.Is(err, errs.NotFound) {
+		t.Errorf("a file that isn't there: %v", err)
+	}
+}
+
+func TestHostLines(t *testing.T) {
+	got := string(hostLines([]manifest.HostEntry{{IP: "10.0.0.1", Names: []string{"a", "b"}}, {IP: "::1", Names: []string{"c"}}}))
+	if got != "10.0.0.1\ta b\n::1\tc\n" {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/stagelet/stagelet/internal/errs"
@@ -98,7 +99,37 @@ func (e *Engine) resolveUser(app *manifest.App, want UserRequest, imageUser stri
 		}
 		accounts[i] = data
 	}
+	if err := ownersOf(layers, &want, &imageUser); err != nil {
+		return manifest.User{}, err
+	}
 	return ResolveUser(want, imageUser, accounts[0], accounts[1])
+}
+
+// ownersOf replaces users and groups that are given as paths by the owners of
+// what lies there in the image (appc, "user").
+func ownersOf(layers []string, want *UserRequest, imageUser *string) error {
+	user, group, _ := strings.Cut(*imageUser, ":")
+	for _, who := range []struct {
+		name *string
+		id   func(uid, gid uint32) uint32
+	}{
+		{&want.Username, func(uid, _ uint32) uint32 { return uid }}, {&user, func(uid, _ uint32) uint32 { return uid }},
+		{&want.Groupname, func(_, gid uint32) uint32 { return gid }}, {&group, func(_, gid uint32) uint32 { return gid }},
+	} {
+		if !strings.HasPrefix(*who.name, "/") {
+			continue
+		}
+		uid, gid, err := layer.Owner(layers, *who.name)
+		if err != nil {
+			return err
+		}
+		*who.name = strconv.FormatUint(uint64(who.id(uid, gid)), 10)
+	}
+	if group != "" {
+		user += ":" + group
+	}
+	*imageUser = user
+	return nil
 }
 
 func keyOf(name string, attempt uint32) string { return fmt.Sprintf("%q %d", name, attempt) }

@@ -69,7 +69,7 @@ func (e *Engine) spec(p *pod.Snapshot, app *manifest.App) (*specs.Spec, error) {
 	if err := e.profiles.need(app.Security.AppArmor); err != nil {
 		return nil, err
 	}
-	if s := app.Security.Seccomp; s != nil && s.Localhost != "" {
+	if s := app.Security.Seccomp; s != nil && s.Localhost != "" && s.Profile == nil {
 		if in.SeccompProfile, err = readProfile(s.Localhost); err != nil {
 			return nil, err
 		}

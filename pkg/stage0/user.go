@@ -47,6 +47,9 @@ func ResolveUser(want UserRequest, imageUser string, passwd, group []byte) (mani
 	if err != nil {
 		return manifest.User{}, err
 	}
+	if want.NonRoot && p.uid == 0 {
+		return manifest.User{}, errs.New("resolve user", errs.Invalid, "", errors.New("it is root, which this app must not be: name another user"))
+	}
 	groups := []uint32{p.gid}
 	if !want.Strict && p.name != "" {
 		listed, err := a.groupsOf(p.name)
@@ -68,7 +71,7 @@ func (a accounts) resolve(want UserRequest, imageUser string) (principal, error)
 		imageName = "0"
 	}
 	asked := requestedName(want)
-	if asked == "" && want.GID != nil {
+	if asked == "" && (want.GID != nil || want.Groupname != "") {
 		return principal{}, errs.New("resolve user", errs.Invalid, "", errors.New("a group is given without a user"))
 	}
 	name := asked
@@ -82,6 +85,10 @@ func (a accounts) resolve(want UserRequest, imageUser string) (principal, error)
 	if want.GID != nil {
 		p.gid = *want.GID
 		return p, checkID("group", strconv.FormatUint(uint64(p.gid), 10), uint64(p.gid))
+	}
+	if want.Groupname != "" {
+		p.gid, err = a.groupID(want.Groupname)
+		return p, err
 	}
 	if imageGroup == "" {
 		return p, nil

@@ -51,6 +51,9 @@ func TestResolveUser(t *testing.T) {
 		"group":                  {UserRequest{UID: id(1000), GID: id(9)}, "app:staff", manifest.User{UID: 1000, GID: 9, AdditionalGIDs: []uint32{9, 10, 50}}},
 		"more groups":            {UserRequest{Username: "app", Supplemental: []uint32{77, 50, 77}}, "", manifest.User{UID: 1000, GID: 1001, AdditionalGIDs: []uint32{1001, 10, 50, 77}}},
 		"strict":                 {UserRequest{Username: "app", Supplemental: []uint32{77}, Strict: true}, "", manifest.User{UID: 1000, GID: 1001, AdditionalGIDs: []uint32{1001, 77}}},
+		"group by name":          {UserRequest{Username: "app", Groupname: "staff"}, "", manifest.User{UID: 1000, GID: 50, AdditionalGIDs: []uint32{50, 10}}},
+		"group by number":        {UserRequest{Username: "app", Groupname: "9"}, "app:staff", manifest.User{UID: 1000, GID: 9, AdditionalGIDs: []uint32{9, 10, 50}}},
+		"not root":               {UserRequest{NonRoot: true}, "7000", manifest.User{UID: 7000, AdditionalGIDs: []uint32{0}}},
 		"image's user is absent": {UserRequest{UID: id(3)}, "absent:absent", manifest.User{UID: 3, AdditionalGIDs: []uint32{0}}},
 	} {
 		got, err := ResolveUser(c.want, c.image, []byte(testPasswd), []byte(testGroup))
@@ -89,6 +92,10 @@ func TestResolveUserRefuses(t *testing.T) {
 		"two colons":        {UserRequest{}, "app:staff:x", "staff:x"},
 		"too many groups":   {UserRequest{UID: id(1), Supplemental: sequence(70000)}, "", "groups"},
 		"line without end":  {UserRequest{}, "long", "/etc/passwd"},
+		"root by default":   {UserRequest{NonRoot: true}, "", "root"},
+		"root by name":      {UserRequest{NonRoot: true}, "root", "root"},
+		"unknown group":     {UserRequest{Username: "app", Groupname: "absent"}, "", `"absent"`},
+		"group name only":   {UserRequest{Groupname: "staff"}, "app", "without a user"},
 		"empty after names": {UserRequest{}, " ", `" "`},
 	} {
 		passwd := testPasswd

@@ -54,6 +54,27 @@ func Find(layers []string, path string) error {
 	return errs.Wrap("find in image", image.Printable(path), err)
 }
 
+// Owner gives who owns the file at path in an image with those layer trees
+// (lowest first). What isn't a file, or isn't there, is an error as ReadFile's.
+func Owner(layers []string, path string) (uid, gid uint32, err error) {
+	const op = "find owner in image"
+	m := merged{layers: layers}
+	root, err := m.root()
+	if err != nil {
+		return 0, 0, errs.Wrap(op, path, err)
+	}
+	file, err := m.resolve(root, path)
+	if err != nil {
+		return 0, 0, errs.Wrap(op, image.Printable(path), err)
+	}
+	fi, err := os.Lstat(file)
+	if err != nil {
+		return 0, 0, errs.Wrap(op, image.Printable(path), err)
+	}
+	st, _ := fi.Sys().(*syscall.Stat_t) // it is on Linux
+	return st.Uid, st.Gid, nil
+}
+
 // merged is the view of overlayfs on layers, lowest first.
 type merged struct {
 	layers []string

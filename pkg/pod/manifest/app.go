@@ -1,5 +1,7 @@
 package manifest
 
+import "encoding/json"
+
 // App is the immutable configuration of an app: app.json. (Resources may be
 // updated while it lives: the update replaces the record.)
 type App struct {
@@ -155,9 +157,13 @@ type Security struct {
 	WritableCgroup bool     `json:"writableCgroup,omitempty"`
 }
 
-// Seccomp picks a filter: the runtime's default one when Localhost is empty.
+// Seccomp picks a filter: the runtime's default one when neither Localhost nor
+// Profile is set.
 type Seccomp struct {
 	Localhost string `json:"localhost,omitempty"` // path of a profile on the host
+	// Profile is one of the app's own (runtime-spec, linux.seccomp): made of
+	// what the app was asked for, it lies where that lies.
+	Profile json.RawMessage `json:"profile,omitempty"`
 }
 
 // Resources of an app or of a pod. Zero and nil mean "not set", as in CRI's

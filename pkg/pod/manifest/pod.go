@@ -42,7 +42,8 @@ type Pod struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 
 	Hostname   string            `json:"hostname,omitempty"`
-	DNS        *DNS              `json:"dns,omitempty"` // nil: the host's
+	DNS        *DNS              `json:"dns,omitempty"`   // nil: the host's
+	Hosts      []HostEntry       `json:"hosts,omitempty"` // of /etc/hosts, behind the host's
 	LogDir     string            `json:"logDir,omitempty"`
 	Namespaces Namespaces        `json:"namespaces"`
 	Ports      []PortMapping     `json:"ports,omitempty"`
@@ -89,6 +90,12 @@ type DNS struct {
 	Servers  []string `json:"servers,omitempty"`
 	Searches []string `json:"searches,omitempty"`
 	Options  []string `json:"options,omitempty"`
+}
+
+// HostEntry is a line of the pod's /etc/hosts (hosts(5)).
+type HostEntry struct {
+	IP    string   `json:"ip"`
+	Names []string `json:"names"`
 }
 
 // PortMapping asks for a port of the host to lead into the pod.

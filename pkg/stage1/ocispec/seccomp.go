@@ -22,7 +22,7 @@ func seccompOf(in Input, bounding []string) (*specs.LinuxSeccomp, error) {
 		return nil, nil
 	}
 	confined := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: bounding}}}
-	if want.Localhost == "" {
+	if want.Localhost == "" && want.Profile == nil {
 		filter, err := seccomp.GetDefaultProfile(confined)
 		if err != nil {
 			return nil, errs.Wrap("filter system calls", "", err)
@@ -30,9 +30,13 @@ func seccompOf(in Input, bounding []string) (*specs.LinuxSeccomp, error) {
 		dropX32(filter)
 		return filter, nil
 	}
-	filter, err := localProfile(in.SeccompProfile, confined)
+	profile, name := in.SeccompProfile, want.Localhost
+	if want.Profile != nil {
+		profile, name = want.Profile, "of the app"
+	}
+	filter, err := localProfile(profile, confined)
 	if err != nil {
-		return nil, errs.New("read seccomp profile", errs.Invalid, want.Localhost, err)
+		return nil, errs.New("read seccomp profile", errs.Invalid, name, err)
 	}
 	return filter, nil
 }

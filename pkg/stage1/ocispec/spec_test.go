@@ -233,6 +233,10 @@ func TestSeccomp(t *testing.T) {
 	if got := allowed(t, in); !slices.Equal(got, []string{"read"}) {
 		t.Errorf("the profile of the host allows %v", got)
 	}
+	in.App.Security.Seccomp.Profile = []byte(`{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["write"],"action":"SCMP_ACT_ALLOW"}]}`)
+	if got := allowed(t, in); !slices.Equal(got, []string{"write"}) {
+		t.Errorf("the app's own profile allows %v", got)
+	}
 	in.App.Security.Privileged = true
 	if spec, err := Generate(in); err != nil || spec.Linux.Seccomp != nil {
 		t.Errorf("privileged: %v %v", spec.Linux.Seccomp, err)
