@@ -19,7 +19,7 @@ type platform struct {
 
 // with gives the platform of pods of a handler. One that is no longer
 // configured has no features.
-func (p platform) with(n nodeState, handler string) platform {
+func (p platform) with(n Handlers, handler string) platform {
 	p.noUsers = errors.New("the runtime handler is not configured")
 	for _, h := range n.Handlers() {
 		if h.Name == handler {

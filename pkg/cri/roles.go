@@ -96,7 +96,7 @@ type eventSource interface {
 
 // nodeState is what the node as a whole can do.
 type nodeState interface {
-	Handlers() []stage0.Handler
+	Handlers
 	RuntimeReady() error
 	NetworkReady() error
 	SetPodCIDR(cidr string) error
