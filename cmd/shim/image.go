@@ -39,9 +39,9 @@ func imageImportCommand(s *settings) *cobra.Command {
 		Use:   "import FILE",
 		Short: "Import a docker save or OCI archive",
 		Long: `Import the images of an archive made by "docker save", or of an OCI image
-layout packed as a tar, either of them plain or compressed by gzip or zstd; "-"
-reads standard input. Every digest, size and diff id is checked before an image
-gets its name; all images of the archive are imported, or none.
+layout packed as a tar, either of them plain or compressed by gzip, zstd, xz or
+bzip2; "-" reads standard input. Every digest, size and diff id is checked
+before an image gets its name; all images of the archive are imported, or none.
 
 Whoever may write this host's images may import: the verdict "local import" is
 recorded with each image. If a signature lies beside FILE, as "gpg --armor

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/stagelet/stagelet/pkg/image/archive"
+	"github.com/stagelet/stagelet/pkg/image/spool"
 )
 
 // meterInterval is how often a terminal is told how far an import is.
@@ -19,12 +19,12 @@ type meter struct {
 	w io.Writer // nil: not a terminal
 
 	mu     sync.Mutex
-	layers map[string]archive.Progress
+	layers map[string]spool.Progress
 	shown  time.Time
 }
 
 func newMeter(w io.Writer) *meter {
-	m := &meter{layers: map[string]archive.Progress{}}
+	m := &meter{layers: map[string]spool.Progress{}}
 	if f, ok := w.(*os.File); ok {
 		if fi, err := f.Stat(); err == nil && fi.Mode()&os.ModeCharDevice != 0 {
 			m.w = w
@@ -34,7 +34,7 @@ func newMeter(w io.Writer) *meter {
 }
 
 // layer is called from any goroutine.
-func (m *meter) layer(p archive.Progress) {
+func (m *meter) layer(p spool.Progress) {
 	if m.w == nil {
 		return
 	}

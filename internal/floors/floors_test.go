@@ -40,6 +40,7 @@ var floors = map[string]int{
 	"pkg/image/registry":    2,
 	"pkg/image/archive":     2,
 	"pkg/image/appc":        2,
+	"pkg/image/spool":       2,
 	"pkg/network":           2,
 	"pkg/nri":               2,
 	"pkg/web/dist":          2,
@@ -73,6 +74,10 @@ var siblings = map[[2]string]string{
 	{"pkg/image/store", "pkg/image/trust"}:   "only what trust verified is committed",
 	{"pkg/image/store", "pkg/image/layer"}:   "records name layers",
 	{"pkg/image/archive", "pkg/image/store"}: "an import ends in a commit",
+	{"pkg/image/archive", "pkg/image/spool"}: "archives are files",
+	{"pkg/image/appc", "pkg/image/store"}:    "an import ends in a commit",
+	{"pkg/image/appc", "pkg/image/spool"}:    "ACIs are files",
+	{"pkg/image/appc", "pkg/image/trust"}:    "the name that was asked for and the one that is said are compared there",
 }
 
 // onlyIn gives, for packages that only some of ours may import, which ones.

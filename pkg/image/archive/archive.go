@@ -8,12 +8,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/spool"
 )
 
 const op = "import image"
@@ -22,8 +22,7 @@ const op = "import image"
 type Store interface {
 	// Admit takes in all candidates or none.
 	Admit(ctx context.Context, candidates ...*image.Candidate) ([]*image.Record, error)
-	// Spool gives an empty file that is gone once it is closed.
-	Spool() (*os.File, error)
+	spool.Store
 }
 
 // Options of an import.
@@ -44,39 +43,27 @@ type Options struct {
 	// Platform picks from indexes; zero: this machine's.
 	Platform v1.Platform
 	// Progress is told how far each layer is, from any goroutine; may be nil.
-	Progress func(Progress)
+	Progress func(spool.Progress)
 }
 
-// Progress of one layer.
-type Progress struct {
-	Image       string // as it is to be called
-	Layer       int    // lowest is 0
-	Done, Total int64  // bytes as they lie in the archive
-}
-
-// Import takes all images of the archive r into the store, or none. An
-// uncompressed regular file is read in place; anything else is spooled first,
-// as what describes the layers may come after them, and so is what is signed:
-// nobody can change it then.
+// Import takes all images of the archive r into the store, or none; r is read
+// as spool.Take says.
 func Import(ctx context.Context, store Store, r io.Reader, o Options) ([]*image.Record, error) {
-	if o.Platform.OS == "" {
-		o.Platform = image.HostPlatform()
-	}
-	var signed *image.SignedFile
-	if o.Signature != nil {
-		own, err := keep(ctx, store, r)
-		if err != nil {
-			return nil, err
-		}
-		defer own.Close()
-		r, signed = own, signedFile(own, o.Signature)
-	}
-	f, release, err := seekable(ctx, store, r)
+	f, err := spool.Take(ctx, store, r, o.Signature)
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	files, err := scan(ctx, f)
+	defer f.Close()
+	return ImportFile(ctx, store, f, o)
+}
+
+// ImportFile is Import of a file that was taken in already, its signature with
+// it.
+func ImportFile(ctx context.Context, store Store, f *spool.File, o Options) ([]*image.Record, error) {
+	if o.Platform.OS == "" {
+		o.Platform = image.HostPlatform()
+	}
+	files, err := scan(ctx, f.Plain)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +77,7 @@ func Import(ctx context.Context, store Store, r io.Reader, o Options) ([]*image.
 	candidates := make([]*image.Candidate, len(found))
 	for i, m := range found {
 		candidates[i] = m.candidate(o.Progress)
-		candidates[i].File, candidates[i].Insecure = signed, o.Insecure
+		candidates[i].File, candidates[i].Insecure = f.Signed, o.Insecure
 		if o.Origin != "" {
 			candidates[i].Origin = o.Origin
 		}
@@ -144,32 +131,13 @@ func nameAll(all []*found, name string) error {
 	return nil
 }
 
-func (f *found) candidate(progress func(Progress)) *image.Candidate {
+func (f *found) candidate(progress func(spool.Progress)) *image.Candidate {
 	return &image.Candidate{
 		Origin: image.OriginLocal,
 		Names:  f.names, Config: f.config, Manifest: f.manifest, ManifestType: f.manifestType,
 		Open: func(_ context.Context, i int) (io.ReadCloser, error) {
-			var r io.Reader = f.layers[i].open()
-			if progress != nil {
-				r = &meter{r: r, tell: progress, at: Progress{Image: f.names[0].Familiar(), Layer: i, Total: f.layers[i].size}}
-			}
-			return io.NopCloser(r), nil
+			at := spool.Progress{Image: f.names[0].Familiar(), Layer: i, Total: f.layers[i].size}
+			return io.NopCloser(spool.Meter(f.layers[i].open(), at, progress)), nil
 		},
 	}
-}
-
-// meter tells how much was read.
-type meter struct {
-	r    io.Reader
-	tell func(Progress)
-	at   Progress
-}
-
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	if n > 0 {
-		m.at.Done += int64(n)
-		m.tell(m.at)
-	}
-	return n, err
 }

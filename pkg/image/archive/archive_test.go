@@ -20,6 +20,7 @@ import (
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/archive"
 	"github.com/stagelet/stagelet/pkg/image/layer"
+	"github.com/stagelet/stagelet/pkg/image/spool"
 	"github.com/stagelet/stagelet/pkg/image/store"
 )
 
@@ -103,7 +104,7 @@ func TestFileIsReadInPlace(t *testing.T) {
 	s := newStore(t)
 	var mu sync.Mutex
 	done := map[int]int64{}
-	records, err := archive.Import(context.Background(), noSpool{s}, f, archive.Options{Name: "other:2", Progress: func(p archive.Progress) {
+	records, err := archive.Import(context.Background(), noSpool{s}, f, archive.Options{Name: "other:2", Progress: func(p spool.Progress) {
 		mu.Lock()
 		defer mu.Unlock()
 		if p.Image != "other:2" || p.Done > p.Total {

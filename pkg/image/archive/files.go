@@ -2,7 +2,6 @@ package archive
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/spool"
 )
 
 // files are the entries of an archive, by clean path.
@@ -47,7 +47,7 @@ func scan(ctx context.Context, f *os.File) (*files, error) {
 	for n := 0; ; n++ {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return all, checkPadding(in)
+			return all, spool.CheckPadding(in)
 		}
 		if err == nil {
 			err = ctx.Err()
@@ -64,23 +64,6 @@ func scan(ctx context.Context, f *os.File) (*files, error) {
 		}
 		if err := all.add(h, at, fi.Size()); err != nil {
 			return nil, err
-		}
-	}
-}
-
-// checkPadding checks that only zeros follow the end of the archive.
-func checkPadding(rest io.Reader) error {
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := rest.Read(buf)
-		if len(bytes.Trim(buf[:n], "\x00")) > 0 {
-			return image.Refuse(op, image.Trailing, "archive", "something follows its end")
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return errs.Wrap(op, "archive", err)
 		}
 	}
 }
