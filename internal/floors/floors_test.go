@@ -25,6 +25,7 @@ var floors = map[string]int{
 	"internal/errs":       0,
 	"internal/atomicfile": 0,
 	"internal/undo":       0,
+	"internal/applog":     0,
 	"internal/crash":      0,
 	"internal/systemd":    0,
 
@@ -69,6 +70,7 @@ var siblings = map[[2]string]string{
 	{"internal/sys", "internal/crash"}:       "it changes what outlives the process",
 	{"internal/sys", "internal/errs"}:        "every package makes errors",
 	{"internal/atomicfile", "internal/errs"}: "every package makes errors",
+	{"internal/applog", "internal/errs"}:     "every package makes errors",
 	{"internal/systemd", "internal/errs"}:    "every package makes errors",
 	{"pkg/stage1/wire", "pkg/pod/manifest"}:  "messages carry manifests",
 	{"pkg/image/store", "pkg/image/trust"}:   "only what trust verified is committed",
