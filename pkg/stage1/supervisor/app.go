@@ -200,6 +200,7 @@ func (s *Supervisor) removeApp(ctx context.Context, _ *call, p wire.AppParams) (
 	if s.apps[p.ID] == a {
 		delete(s.apps, p.ID)
 		s.event(wire.EventRemoved, a)
+		go s.endWithApps() // it may be the one that was left; this call is waited for
 	}
 	return reply{}, nil
 }

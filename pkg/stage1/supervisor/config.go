@@ -15,6 +15,7 @@ type podConfig struct {
 	Hostname   string            `json:"hostname"`
 	LogDir     string            `json:"logDir"`
 	Scope      string            `json:"cgroupScope"`
+	EndsAlone  bool              `json:"endsWithApps"`
 	Sysctls    map[string]string `json:"sysctls"`
 	Namespaces podNamespaces     `json:"namespaces"`
 }

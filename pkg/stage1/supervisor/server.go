@@ -27,6 +27,8 @@ type call struct {
 	conn  *sys.Conn
 	files []*os.File // the server closes them after the call
 	last  bool       // the supervisor ends after it
+
+	answered func() // see Supervisor.expect
 }
 
 // reply is what a verb answers with.
@@ -122,8 +124,9 @@ func (s *Supervisor) serve() {
 func (s *Supervisor) answer(conn *sys.Conn) {
 	defer conn.Close()
 	defer s.trim.touch()
-	c := &call{conn: conn}
+	c := &call{conn: conn, answered: func() {}}
 	defer func() { sys.CloseFiles(c.files) }()
+	defer func() { c.answered() }()
 	r, err := s.dispatch(c)
 	defer sys.CloseFiles(r.files)
 	if !r.silent {
@@ -153,6 +156,7 @@ func (s *Supervisor) dispatch(c *call) (reply, error) {
 		return reply{}, errs.New(op, errs.Unsupported, fmt.Sprintf("%.64q", req.Method),
 			fmt.Errorf("is no verb of version %d.%d of the protocol", wire.Major, wire.Minor))
 	}
+	c.answered = s.expect(req.Method)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {

@@ -80,6 +80,7 @@ func (s *Supervisor) doStart(ctx context.Context, a *app) {
 		close(a.clean)
 		s.mu.Unlock()
 		close(a.start.done)
+		s.endWithApps()
 		return
 	}
 	st := a.status
@@ -214,6 +215,7 @@ func (s *Supervisor) watch(a *app, process *child) {
 	s.cleanUp(a)
 	close(a.clean)
 	s.trim.touch()
+	s.endWithApps()
 }
 
 func (s *Supervisor) oomKills(a *app) uint64 {

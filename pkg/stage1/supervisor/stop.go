@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"sync"
 	"syscall"
 	"time"
 
@@ -16,8 +15,6 @@ const (
 	maxGrace = 365 * 24 * time.Hour
 	// shutdownTime bounds Shutdown: what then is left sits in the kernel.
 	shutdownTime = 20 * time.Second
-	// followTime bounds how long the last events may take to be sent.
-	followTime = time.Second
 )
 
 // stopping is a stop under way. It goes on without its caller.
@@ -104,23 +101,7 @@ func (s *Supervisor) shutdown(ctx context.Context, c *call, _ struct{}) (reply, 
 			s.complain("shut down: %s does not end", a.id)
 		}
 	}
-	s.mu.Lock()
-	s.log.end()
-	s.mu.Unlock()
-	wait(&s.followers, followTime)
+	s.endEvents()
 	c.last = true
 	return reply{}, nil
-}
-
-// wait waits for g, but not longer than d.
-func wait(g *sync.WaitGroup, d time.Duration) {
-	done := make(chan struct{})
-	go func() {
-		g.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(d):
-	}
 }

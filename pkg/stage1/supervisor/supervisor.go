@@ -5,7 +5,7 @@
 //
 // The code by file: launch.go (birth and commitment), namespaces.go and
 // sysctl.go (what the pod has to itself), server.go (connections and verbs),
-// app.go, start.go, stop.go (an app's life), stage.go (its mounts), runtime.go
+// app.go, start.go, stop.go, end.go (an app's life, and the pod's end), stage.go (its mounts), runtime.go
 // and console.go (the OCI runtime), reaper.go, exec.go, attach.go, hub.go,
 // inlet.go, streams.go, crilog.go (standard streams), events.go.
 package supervisor
@@ -41,13 +41,14 @@ type Supervisor struct {
 	listener  *sys.Listener
 	hello     wire.HelloResult
 	followers sync.WaitGroup // of events
-	finished  chan struct{}  // closed once Shutdown is answered
+	calls     sync.WaitGroup // whose answers an end by itself waits for; added to while not closing
+	finished  chan struct{}  // closed once the supervisor is to end
 	finish    sync.Once
 
 	mu      sync.Mutex
 	apps    map[string]*app
 	log     eventLog
-	closing bool // Shutdown was called: nothing starts any more
+	closing bool // it is ending: nothing starts any more
 }
 
 // complain tells administrators: stderr is the pod's log/stage1.log. Nothing
