@@ -93,10 +93,10 @@ func parseAuthFile(data []byte) (kind string, names []string, entry authEntry, e
 	return f.Kind, names, entry, nil
 }
 
-// findAuthDir looks for the credentials of a registry in the files "*.json" of
-// a directory. Those of the kind dockerAuth are stronger; two of one kind
-// about one name contradict each other.
-func findAuthDir(dir, name string) (auth.Credential, error) {
+// findAuthDir looks for the credentials of a host in the files "*.json" of a
+// directory, those of the first kind first; two of one kind about one name
+// contradict each other.
+func findAuthDir(dir, name string, kinds ...string) (auth.Credential, error) {
 	none := auth.EmptyCredential
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -127,7 +127,7 @@ func findAuthDir(dir, name string) (auth.Credential, error) {
 		}
 		found[kind] = entry
 	}
-	for _, kind := range []string{kindDockerAuth, kindAuth} {
+	for _, kind := range kinds {
 		if entry, there := found[kind]; there {
 			if entry.err != nil {
 				return none, errs.New(opAuth, errs.Unsupported, name, entry.err)

@@ -234,15 +234,21 @@ func (b *blob) begin(resp *http.Response) error {
 }
 
 func (b *blob) checkRange(header string) error {
-	var first, last int64
-	var total string
-	if _, err := fmt.Sscanf(header, "bytes %d-%d/%s", &first, &last, &total); err != nil {
+	first, last, total, err := parseRange(header)
+	if err != nil {
 		return b.mismatch("Content-Range is %s", image.Printable(header))
 	}
 	if first != b.offset || last < first || last >= b.want.Size || total != "*" && total != strconv.FormatInt(b.want.Size, 10) {
 		return b.mismatch("it answers with Content-Range %s, %d-%d/%d was asked for", image.Printable(header), b.offset, b.want.Size-1, b.want.Size)
 	}
 	return nil
+}
+
+// parseRange reads a Content-Range (RFC 9110, 14.4); total is "*" where the
+// server doesn't know it.
+func parseRange(header string) (first, last int64, total string, err error) {
+	_, err = fmt.Sscanf(header, "bytes %d-%d/%s", &first, &last, &total)
+	return first, last, total, err
 }
 
 func (b *blob) mismatch(why string, args ...any) error {

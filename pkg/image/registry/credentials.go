@@ -35,7 +35,7 @@ type Credentials struct {
 // registry of that name; none is no error.
 func (c *Credentials) find(ctx context.Context, name, repository string, patience time.Duration) (auth.Credential, error) {
 	for _, dir := range c.AuthDirs {
-		found, err := findAuthDir(dir, name)
+		found, err := findAuthDir(dir, name, kindDockerAuth, kindAuth)
 		if err != nil || found != auth.EmptyCredential {
 			return found, err
 		}

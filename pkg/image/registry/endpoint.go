@@ -17,22 +17,29 @@ import (
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
-// endpoint is a host, for one repository and its credentials.
+// endpoint is a host, for one repository and its credentials, or as a web
+// server (web.go).
 type endpoint struct {
+	op      string // for errors
 	host    host
 	name    string // "https://mirror.example:5000", for errors
 	root    string // URL of the repository's API: ".../v2/library/busybox"
 	query   string // what mirrors want to know: which registry is meant
 	scope   string // of tokens
-	client  *auth.Client
+	client  client
 	breaker *breaker
 	timing  timing
+}
+
+// client sends requests; oras-go's answers what a registry asks for.
+type client interface {
+	Do(r *http.Request) (*http.Response, error)
 }
 
 func newEndpoint(c *Client, h host, t *transport, ref image.Ref, keys *keyring) *endpoint {
 	name := strings.TrimPrefix(ref.Repository(), ref.Registry()+"/")
 	e := &endpoint{
-		host: h, name: h.URL.String(),
+		op: op, host: h, name: h.URL.String(),
 		root:    h.URL.String() + h.Path + "/" + name,
 		scope:   auth.ScopeRepository(name, auth.ActionPull),
 		breaker: c.breaker(h.URL.String() + h.Path),
@@ -64,7 +71,8 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 type request struct {
 	path   string
 	accept []string
-	from   int64 // offset of the first byte that is wanted
+	from   int64  // offset of the first byte that is wanted
+	same   string // what the server called the document that from is about (If-Range); may be empty
 }
 
 // answer is a document as it was received.
@@ -134,6 +142,9 @@ func (e *endpoint) send(ctx context.Context, r request) (*http.Response, error) 
 	}
 	if r.from > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", r.from))
+		if r.same != "" {
+			req.Header.Set("If-Range", r.same)
+		}
 	}
 	resp, err := e.client.Do(req)
 	if err != nil {
@@ -153,7 +164,7 @@ func (e *endpoint) check(resp *http.Response, r request) error {
 		return e.refusal(resp)
 	}
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return image.Refuse(op, image.WrongFormat, e.name, "it sends Content-Encoding %s, which nobody asked for: digests are about the bytes without it", image.Printable(encoding))
+		return image.Refuse(e.op, image.WrongFormat, e.name, "it sends Content-Encoding %s, which nobody asked for: digests are about the bytes without it", image.Printable(encoding))
 	}
 	return nil
 }
@@ -162,11 +173,11 @@ func (e *endpoint) check(resp *http.Response, r request) error {
 func (e *endpoint) document(ctx context.Context, resp *http.Response, limit int64) ([]byte, error) {
 	defer resp.Body.Close()
 	if resp.ContentLength > limit {
-		return nil, image.Refuse(op, image.TooLarge, e.name, "it sends %d bytes, more than %d", resp.ContentLength, limit)
+		return nil, image.Refuse(e.op, image.TooLarge, e.name, "it sends %d bytes, more than %d", resp.ContentLength, limit)
 	}
 	data, err := readLimited(resp.Body, limit)
 	if errors.Is(err, image.TooLarge) {
-		return nil, errs.New(op, image.TooLarge.Kind(), e.name, err)
+		return nil, errs.New(e.op, image.TooLarge.Kind(), e.name, err)
 	}
 	if err != nil {
 		return nil, e.broken(ctx, err)
@@ -178,7 +189,7 @@ func (e *endpoint) document(ctx context.Context, resp *http.Response, limit int6
 // on when the request's own ended because of a stall.
 func (e *endpoint) broken(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
-		return errs.Wrap(op, e.name, cause)
+		return errs.Wrap(e.op, e.name, cause)
 	}
 	f := explainNet(err)
 	f.again = true

@@ -23,7 +23,10 @@ import (
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
-const op = "ask registry"
+const (
+	op    = "ask registry"
+	opWeb = "ask server"
+)
 
 // failure is why an endpoint did not give what it was asked for.
 type failure struct {
@@ -38,14 +41,14 @@ func (f *failure) Error() string { return f.text }
 func (f *failure) Unwrap() error { return f.cause }
 
 func (e *endpoint) fail(kind errs.Kind, f failure) error {
-	return errs.New(op, kind, e.name, &f)
+	return errs.New(e.op, kind, e.name, &f)
 }
 
 // explain says what an error of the HTTP client means. URLs are left out: one
 // that a blob is redirected to is a key to it.
 func (e *endpoint) explain(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
-		return errs.Wrap(op, e.name, cause)
+		return errs.Wrap(e.op, e.name, cause)
 	}
 	var known *errs.Error // of the credentials
 	if errors.As(err, &known) {
@@ -66,7 +69,7 @@ func (e *endpoint) explain(ctx context.Context, err error) error {
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return e.fail(errs.Denied, failure{text: "it asks for credentials, and there are none for it"})
 	}
-	if f, ok := explainTLS(err); ok {
+	if f, ok := e.explainTLS(err); ok {
 		return e.fail(errs.Unavailable, f)
 	}
 	var ue *url.Error
@@ -118,14 +121,18 @@ func explainNet(err error) failure {
 }
 
 // explainTLS knows what goes wrong before the first request.
-func explainTLS(err error) (failure, bool) {
+func (e *endpoint) explainTLS(err error) (failure, bool) {
 	var noTLS tls.RecordHeaderError
 	var verify *tls.CertificateVerificationError
 	var alert tls.AlertError
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &noTLS), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return failure{text: `it doesn't speak TLS; plain http has to be allowed by "http://" in its hosts.toml`, dead: true}, true
+		text := `it doesn't speak TLS; plain http has to be allowed by "http://" in its hosts.toml`
+		if e.op == opWeb {
+			text = "it doesn't speak TLS; for once, --insecure-options=http asks it without"
+		}
+		return failure{text: text, dead: true}, true
 	case errors.As(err, &verify):
 		return failure{text: "its certificate is not trusted: " + plain(verify.Err.Error()) + `; an authority of its own is named by "ca" in its hosts.toml`, cause: err, dead: true}, true
 	case errors.As(err, &alert), errors.As(err, &invalid):
@@ -162,7 +169,7 @@ func (e *endpoint) status(code int, text string, after time.Duration) error {
 	case code >= 400:
 		return e.fail(errs.Invalid, f)
 	}
-	return image.Refuse(op, image.Mismatch, e.name, "%s, which was not asked for", text)
+	return image.Refuse(e.op, image.Mismatch, e.name, "%s, which was not asked for", text)
 }
 
 // busy says that the same request may be answered later.

@@ -43,6 +43,7 @@ type host struct {
 	Clients     []keyPair
 	SkipVerify  bool
 	DialTimeout time.Duration // 0: the default
+	Told        bool          // somebody over the network named it: it may not be on this machine or link
 	Proxy       *url.URL      // nil: as the client does it
 }
 
@@ -74,7 +75,12 @@ const (
 // hosts gives the endpoints of a registry, in order: what CertsDir says, or
 // else the registry itself.
 func (c *Client) hosts(ctx context.Context, registry string) ([]host, error) {
-	own := c.ownHost(ctx, registry)
+	return c.configured(registry, c.ownHost(ctx, registry))
+}
+
+// configured is hosts, for a registry that is reached as own where nobody says
+// otherwise.
+func (c *Client) configured(registry string, own host) ([]host, error) {
 	if c.options.CertsDir == "" {
 		return []host{own}, nil
 	}

@@ -60,6 +60,9 @@ func newTransport(h host, proxy func(*http.Request) (*url.URL, error), t timing)
 		dial = h.DialTimeout
 	}
 	ownDialer := &net.Dialer{Timeout: dial}
+	if via, err := proxy(&http.Request{URL: &h.URL}); h.Told && err == nil && via == nil {
+		ownDialer.Control = refuseLocal
+	}
 	awayDialer := &net.Dialer{Timeout: dial}
 	if !isLoopback(h.URL.Host) {
 		awayDialer.Control = refuseLocal
