@@ -41,6 +41,7 @@ var floors = map[string]int{
 	"pkg/image/registry":    2,
 	"pkg/image/archive":     2,
 	"pkg/image/appc":        2,
+	"pkg/image/discovery":   2,
 	"pkg/image/spool":       2,
 	"pkg/network":           2,
 	"pkg/nri":               2,
@@ -67,19 +68,20 @@ var floors = map[string]int{
 
 // siblings are the imports allowed on one floor, importer first.
 var siblings = map[[2]string]string{
-	{"internal/sys", "internal/crash"}:       "it changes what outlives the process",
-	{"internal/sys", "internal/errs"}:        "every package makes errors",
-	{"internal/atomicfile", "internal/errs"}: "every package makes errors",
-	{"internal/applog", "internal/errs"}:     "every package makes errors",
-	{"internal/systemd", "internal/errs"}:    "every package makes errors",
-	{"pkg/stage1/wire", "pkg/pod/manifest"}:  "messages carry manifests",
-	{"pkg/image/store", "pkg/image/trust"}:   "only what trust verified is committed",
-	{"pkg/image/store", "pkg/image/layer"}:   "records name layers",
-	{"pkg/image/archive", "pkg/image/store"}: "an import ends in a commit",
-	{"pkg/image/archive", "pkg/image/spool"}: "archives are files",
-	{"pkg/image/appc", "pkg/image/store"}:    "an import ends in a commit",
-	{"pkg/image/appc", "pkg/image/spool"}:    "ACIs are files",
-	{"pkg/image/appc", "pkg/image/trust"}:    "the name that was asked for and the one that is said are compared there",
+	{"internal/sys", "internal/crash"}:        "it changes what outlives the process",
+	{"internal/sys", "internal/errs"}:         "every package makes errors",
+	{"internal/atomicfile", "internal/errs"}:  "every package makes errors",
+	{"internal/applog", "internal/errs"}:      "every package makes errors",
+	{"internal/systemd", "internal/errs"}:     "every package makes errors",
+	{"pkg/stage1/wire", "pkg/pod/manifest"}:   "messages carry manifests",
+	{"pkg/image/store", "pkg/image/trust"}:    "only what trust verified is committed",
+	{"pkg/image/store", "pkg/image/layer"}:    "records name layers",
+	{"pkg/image/archive", "pkg/image/store"}:  "an import ends in a commit",
+	{"pkg/image/discovery", "pkg/image/appc"}: "it looks for images by their names and labels",
+	{"pkg/image/archive", "pkg/image/spool"}:  "archives are files",
+	{"pkg/image/appc", "pkg/image/store"}:     "an import ends in a commit",
+	{"pkg/image/appc", "pkg/image/spool"}:     "ACIs are files",
+	{"pkg/image/appc", "pkg/image/trust"}:     "the name that was asked for and the one that is said are compared there",
 }
 
 // onlyIn gives, for packages that only some of ours may import, which ones.
