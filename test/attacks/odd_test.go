@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/hostile"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/layer"
 	"github.com/stagelet/stagelet/pkg/image/store"
@@ -40,9 +41,9 @@ func TestGoodImages(t *testing.T) {
 	docker, oci, pull := ways()
 	for _, w := range []way{docker, oci, pull} {
 		for _, indexed := range []bool{false, true} {
-			s, x := newStore(t, trust.Options{AcceptUnsigned: "a test"}), newThing(t)
+			s, x := newStore(t, trust.Options{AcceptUnsigned: "a test"}), hostile.New(t)
 			if indexed {
-				x.index = indexOf(x, 1, image.HostPlatform())
+				x.Index = x.IndexOf(1, image.HostPlatform())
 			}
 			if err := w.bring(t, s, x); err != nil {
 				t.Errorf("%s: %v", w.name, err)
@@ -61,8 +62,8 @@ func TestOddLayers(t *testing.T) {
 	docker, oci, pull := ways()
 	for _, w := range []way{docker, oci, pull} {
 		t.Run(w.name, func(t *testing.T) {
-			lower := tarOf(t, &tar.Header{Name: "hidden", Size: 1}, &tar.Header{Name: "both", Size: 1})
-			upper := tarOf(t,
+			lower := hostile.Tar(t, &tar.Header{Name: "hidden", Size: 1}, &tar.Header{Name: "both", Size: 1})
+			upper := hostile.Tar(t,
 				&tar.Header{Name: "../../climbs", Size: 1},
 				&tar.Header{Name: "/absolute", Size: 1},
 				&tar.Header{Name: "out", Typeflag: tar.TypeSymlink, Linkname: outside},
@@ -73,7 +74,7 @@ func TestOddLayers(t *testing.T) {
 				&tar.Header{Name: "both", Size: 2}, &tar.Header{Name: ".wh.both"},
 			)
 			s := newStore(t, trust.Options{AcceptUnsigned: "a test"})
-			if err := w.bring(t, s, newThing(t, lower, upper)); err != nil {
+			if err := w.bring(t, s, hostile.New(t, lower, upper)); err != nil {
 				t.Fatal(err)
 			}
 			_, trees := brought(t, s)
@@ -95,14 +96,14 @@ func TestOddLayers(t *testing.T) {
 func TestSHA512(t *testing.T) {
 	_, oci, pull := ways()
 	for _, w := range []way{oci, pull} {
-		x := newThing(t)
-		x.image.RootFS.DiffIDs[0] = digest.SHA512.FromBytes(x.layers[0])
-		x.manifest.Layers[0].Digest = digest.SHA512.FromBytes(x.blobs[0])
-		x.served[x.manifest.Layers[0].Digest] = x.blobs[0]
-		x.sealImage()
-		x.manifest.Config.Digest = digest.SHA512.FromBytes(x.config)
-		x.served[x.manifest.Config.Digest] = x.config
-		x.sealManifest()
+		x := hostile.New(t)
+		x.Config.RootFS.DiffIDs[0] = digest.SHA512.FromBytes(x.Layers[0])
+		x.Manifest.Layers[0].Digest = digest.SHA512.FromBytes(x.Blobs[0])
+		x.Served[x.Manifest.Layers[0].Digest] = x.Blobs[0]
+		x.SealConfig()
+		x.Manifest.Config.Digest = digest.SHA512.FromBytes(x.ConfigData)
+		x.Served[x.Manifest.Config.Digest] = x.ConfigData
+		x.SealManifest()
 		s := newStore(t, trust.Options{AcceptUnsigned: "a test"})
 		if err := w.bring(t, s, x); err != nil {
 			t.Errorf("%s: %v", w.name, err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/hostile"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/trust"
 )
@@ -18,23 +19,23 @@ import (
 func TestMissingParts(t *testing.T) {
 	testutil.CheckLeaks(t)
 	_, oci, pull := ways()
-	for name, part := range map[string]func(x *thing) digest.Digest{
-		"manifest":      func(x *thing) digest.Digest { return x.digest() },
-		"configuration": func(x *thing) digest.Digest { return x.manifest.Config.Digest },
-		"layer":         func(x *thing) digest.Digest { return x.manifest.Layers[0].Digest },
+	for name, part := range map[string]func(x *hostile.Image) digest.Digest{
+		"manifest":      func(x *hostile.Image) digest.Digest { return x.Digest() },
+		"configuration": func(x *hostile.Image) digest.Digest { return x.Manifest.Config.Digest },
+		"layer":         func(x *hostile.Image) digest.Digest { return x.Manifest.Layers[0].Digest },
 	} {
 		for _, w := range []way{oci, pull} {
 			t.Run(name+", "+w.name, func(t *testing.T) {
-				x := newThing(t)
-				x.index = indexOf(x, 1, image.HostPlatform())
-				x.missing = part(x)
+				x := hostile.New(t)
+				x.Index = x.IndexOf(1, image.HostPlatform())
+				x.Missing = part(x)
 				s := newStore(t, trust.Options{AcceptUnsigned: "a test"})
 				err := w.bring(t, s, x)
 				want := error(errs.NotFound)
 				if w.name == oci.name {
 					want = image.Incomplete
 				}
-				if !errors.Is(err, want) || !strings.Contains(err.Error(), x.missing.Encoded()) {
+				if !errors.Is(err, want) || !strings.Contains(err.Error(), x.Missing.Encoded()) {
 					t.Errorf("got %v, want %q", err, want)
 				}
 				nothingLeft(t, s)
@@ -48,24 +49,24 @@ func TestLyingRegistries(t *testing.T) {
 	testutil.CheckLeaks(t)
 	_, _, pull := ways()
 	for name, c := range map[string]struct {
-		lie  func(x *thing)
+		lie  func(x *hostile.Image)
 		want image.Fault
 	}{
-		"Content-Type of the manifest": {func(x *thing) { x.contentType = image.DockerManifest }, image.Mismatch},
-		"Content-Type of an index": {func(x *thing) {
-			x.index = indexOf(x, 1, image.HostPlatform())
-			x.contentType = image.DockerIndex
+		"Content-Type of the manifest": {func(x *hostile.Image) { x.ContentType = image.DockerManifest }, image.Mismatch},
+		"Content-Type of an index": {func(x *hostile.Image) {
+			x.Index = x.IndexOf(1, image.HostPlatform())
+			x.ContentType = image.DockerIndex
 		}, image.Mismatch},
-		"digest in the header": {func(x *thing) {
-			x.handle = func(w http.ResponseWriter, _ *http.Request) bool {
+		"digest in the header": {func(x *hostile.Image) {
+			x.Handle = func(w http.ResponseWriter, _ *http.Request) bool {
 				w.Header().Set("Docker-Content-Digest", string(digest.FromString("another")))
 				return false
 			}
 		}, image.Mismatch},
-		"Content-Range": {func(x *thing) {
+		"Content-Range": {func(x *hostile.Image) {
 			first := true
-			x.handle = func(w http.ResponseWriter, r *http.Request) bool {
-				blob := x.blobs[0]
+			x.Handle = func(w http.ResponseWriter, r *http.Request) bool {
+				blob := x.Blobs[0]
 				if !strings.HasSuffix(r.URL.Path, string(digest.FromBytes(blob))) {
 					return false
 				}
@@ -82,8 +83,8 @@ func TestLyingRegistries(t *testing.T) {
 				return true
 			}
 		}, image.Mismatch},
-		"Content-Encoding": {func(x *thing) {
-			x.handle = func(w http.ResponseWriter, r *http.Request) bool {
+		"Content-Encoding": {func(x *hostile.Image) {
+			x.Handle = func(w http.ResponseWriter, r *http.Request) bool {
 				if strings.Contains(r.URL.Path, "/blobs/") {
 					w.Header().Set("Content-Encoding", "gzip")
 				}
@@ -92,7 +93,7 @@ func TestLyingRegistries(t *testing.T) {
 		}, image.WrongFormat},
 	} {
 		t.Run(name, func(t *testing.T) {
-			x := newThing(t)
+			x := hostile.New(t)
 			c.lie(x)
 			s := newStore(t, trust.Options{AcceptUnsigned: "a test"})
 			if err := pull.bring(t, s, x); !errors.Is(err, c.want) || errs.KindOf(err) != c.want.Kind() {

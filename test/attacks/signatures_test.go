@@ -13,6 +13,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/hostile"
 	"github.com/stagelet/stagelet/internal/testutil/signed"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/trust"
@@ -46,33 +47,33 @@ func TestHostileSignatures(t *testing.T) {
 	testutil.CheckLeaks(t)
 	key, stranger := signed.NewKey(t), signed.NewKey(t)
 	other := digest.FromString("another")
-	bundle := func(by *signed.Key, statement string, about digest.Digest) func(x *thing) {
-		return func(x *thing) {
+	bundle := func(by *signed.Key, statement string, about digest.Digest) func(x *hostile.Image) {
+		return func(x *hostile.Image) {
 			if about == "" {
-				about = x.digest()
+				about = x.Digest()
 			}
-			x.evidence.Refer(x.digest(), by.Bundle(signed.Statement(statement, about)), nil)
+			x.Evidence.Refer(x.Digest(), by.Bundle(signed.Statement(statement, about)), nil)
 		}
 	}
-	legacy := func(reference string) func(x *thing) {
-		return func(x *thing) {
-			p := signed.Payload(reference, x.digest())
-			x.evidence.AttachLegacy(x.digest(), signed.Legacy{Payload: p, Annotations: key.Legacy(p)})
+	legacy := func(reference string) func(x *hostile.Image) {
+		return func(x *hostile.Image) {
+			p := signed.Payload(reference, x.Digest())
+			x.Evidence.AttachLegacy(x.Digest(), signed.Legacy{Payload: p, Annotations: key.Legacy(p)})
 		}
 	}
 	trusted := map[string]string{key.Fingerprint(): string(key.PEM())}
 	for name, c := range map[string]struct {
 		rules map[string]string
-		sign  func(x *thing)
+		sign  func(x *hostile.Image)
 		want  trust.Reason
 	}{
 		"nobody is trusted":       {nil, bundle(key, signed.Signature, ""), trust.NoRule},
-		"no signature":            {trusted, func(*thing) {}, trust.Unsigned},
+		"no signature":            {trusted, func(*hostile.Image) {}, trust.Unsigned},
 		"another key":             {trusted, bundle(stranger, signed.Signature, ""), trust.BadSignature},
 		"another digest":          {trusted, bundle(key, signed.Signature, other), trust.OtherDigest},
 		"another reference":       {trusted, legacy("registry.example.com/db:v1"), trust.OtherReference},
 		"attestation":             {trusted, bundle(key, signed.Provenance, ""), trust.Attestation},
-		"garbage":                 {trusted, func(x *thing) { x.evidence.Refer(x.digest(), []byte("{}"), nil) }, trust.BadEvidence},
+		"garbage":                 {trusted, func(x *hostile.Image) { x.Evidence.Refer(x.Digest(), []byte("{}"), nil) }, trust.BadEvidence},
 		"no log entry":            {map[string]string{"x.yaml": ruleOf(key, "transparencyLog: true\n")}, bundle(key, signed.Signature, ""), trust.NoTrustRoot},
 		"nothing proves when":     {map[string]string{"x.yaml": ruleOf(key, "minSignedAt: 2020-01-01T00:00:00Z\n")}, bundle(key, signed.Signature, ""), trust.NoTime},
 		"rule that can't be read": {map[string]string{"x.yaml": "garbage", key.Fingerprint(): string(key.PEM())}, bundle(key, signed.Signature, ""), trust.BadPolicy},
@@ -81,7 +82,7 @@ func TestHostileSignatures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, pull := ways()
-			s, x := newStore(t, trusting(t, c.rules)), newThing(t)
+			s, x := newStore(t, trusting(t, c.rules)), hostile.New(t)
 			c.sign(x)
 			err := pull.bring(t, s, x)
 			if !errors.Is(err, c.want) || !errors.Is(err, trust.Refused) || errs.KindOf(err) != errs.Denied {
@@ -92,8 +93,8 @@ func TestHostileSignatures(t *testing.T) {
 	}
 	t.Run("unreachable", func(t *testing.T) {
 		_, _, pull := ways()
-		s, x := newStore(t, trusting(t, trusted)), newThing(t)
-		x.handle = func(w http.ResponseWriter, r *http.Request) bool {
+		s, x := newStore(t, trusting(t, trusted)), hostile.New(t)
+		x.Handle = func(w http.ResponseWriter, r *http.Request) bool {
 			if !strings.Contains(r.URL.Path, "/referrers/") {
 				return false
 			}
@@ -115,7 +116,7 @@ func TestUnsignedArchiveOfATrustedName(t *testing.T) {
 	key := signed.NewKey(t)
 	for _, w := range []way{docker, oci} {
 		s := newStore(t, trusting(t, map[string]string{key.Fingerprint(): string(key.PEM())}))
-		if err := w.bring(t, s, newThing(t)); err != nil {
+		if err := w.bring(t, s, hostile.New(t)); err != nil {
 			t.Fatal(err)
 		}
 		r, _ := brought(t, s)

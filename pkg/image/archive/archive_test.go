@@ -17,6 +17,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/hostile"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/archive"
 	"github.com/stagelet/stagelet/pkg/image/layer"
@@ -76,10 +77,10 @@ func expectClean(t testing.TB, s *store.Store) {
 
 func TestDockerSave(t *testing.T) {
 	testutil.CheckLeaks(t)
-	plain := dockerSave(t, "one:1", "reg.io/two").pack(t)
+	plain := hostile.DockerSave(t, "one:1", "reg.io/two").Pack(t)
 	for _, c := range []image.Compression{image.Uncompressed, image.Gzip, image.Zstd} {
 		s := newStore(t)
-		records, err := importBytes(s, packed(t, c, plain), archive.Options{})
+		records, err := importBytes(s, hostile.Pack(t, c, plain), archive.Options{})
 		expect(t, s, records, err,
 			"one:1 [docker.io/library/one:1] one:1", "reg.io/two [reg.io/two:latest] reg.io/two")
 		if len(records[0].RepoDigests) != 0 || records[0].Verdict.Kind != image.VerdictLocalImport {
@@ -93,7 +94,7 @@ func TestDockerSave(t *testing.T) {
 
 func TestFileIsReadInPlace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "image.tar")
-	if err := os.WriteFile(path, dockerSave(t, "one").pack(t), 0o600); err != nil {
+	if err := os.WriteFile(path, hostile.DockerSave(t, "one").Pack(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(path)
@@ -128,79 +129,60 @@ func TestOCILayouts(t *testing.T) {
 	other := v1.Platform{OS: "linux", Architecture: "s390x"}
 	windows := v1.Platform{OS: "windows", Architecture: host.Architecture}
 	on := func(d v1.Descriptor, p v1.Platform) v1.Descriptor { d.Platform = &p; return d }
-	base, top := layerOf(t, "base", "base"), layerOf(t, "top", "top")
+	base, top := hostile.LayerOf(t, "base", "base"), hostile.LayerOf(t, "top", "top")
 	refName := func(d v1.Descriptor, name string) v1.Descriptor {
 		d.Annotations = map[string]string{v1.AnnotationRefName: name}
 		return d
 	}
 	for name, c := range map[string]struct {
-		make func(l *layout) items
+		make func(l *hostile.Layout) hostile.Items
 		name string
 		want []string
 	}{
-		"gzip": {make: func(l *layout) items {
-			return l.items(named(l.image(image.Gzip, host, "a", base, top), "docker.io/library/app:1"))
+		"gzip": {make: func(l *hostile.Layout) hostile.Items {
+			return l.Items(hostile.Named(l.Image(image.Gzip, host, "a", base, top), "docker.io/library/app:1"))
 		}, want: []string{"a [docker.io/library/app:1] top"}},
-		"zstd, whole reference": {make: func(l *layout) items {
-			return l.items(refName(l.image(image.Zstd, host, "a", base, top), "reg.io/app:1"))
+		"zstd, whole reference": {make: func(l *hostile.Layout) hostile.Items {
+			return l.Items(refName(l.Image(image.Zstd, host, "a", base, top), "reg.io/app:1"))
 		}, want: []string{"a [reg.io/app:1] top"}},
-		"a bare tag names nothing": {make: func(l *layout) items {
-			return l.items(refName(l.image(image.Uncompressed, host, "a", base, top), "latest"))
+		"a bare tag names nothing": {make: func(l *hostile.Layout) hostile.Items {
+			return l.Items(refName(l.Image(image.Uncompressed, host, "a", base, top), "latest"))
 		}, name: "app", want: []string{"a [docker.io/library/app:latest] top"}},
-		"index": {make: func(l *layout) items {
-			attestation := on(l.image(image.Gzip, host, "att"), v1.Platform{OS: "unknown", Architecture: "unknown"})
-			return l.items(named(l.index(on(l.image(image.Gzip, other, "z", base), other), on(l.image(image.Gzip, host, "a", base, top), host), attestation), "app"))
+		"index": {make: func(l *hostile.Layout) hostile.Items {
+			attestation := on(l.Image(image.Gzip, host, "att"), v1.Platform{OS: "unknown", Architecture: "unknown"})
+			return l.Items(hostile.Named(l.Index(on(l.Image(image.Gzip, other, "z", base), other), on(l.Image(image.Gzip, host, "a", base, top), host), attestation), "app"))
 		}, want: []string{"a [docker.io/library/app:latest] top"}},
-		"platforms at the top": {make: func(l *layout) items {
-			return l.items(on(l.image(image.Gzip, windows, "w", base), windows), on(l.image(image.Gzip, host, "a", base, top), host))
+		"platforms at the top": {make: func(l *hostile.Layout) hostile.Items {
+			return l.Items(on(l.Image(image.Gzip, windows, "w", base), windows), on(l.Image(image.Gzip, host, "a", base, top), host))
 		}, name: "app", want: []string{"a [docker.io/library/app:latest] top"}},
-		"two names for one": {make: func(l *layout) items {
-			d := l.image(image.Gzip, host, "a", base, top)
-			return l.items(named(d, "app:1"), named(d, "app:2"))
+		"two names for one": {make: func(l *hostile.Layout) hostile.Items {
+			d := l.Image(image.Gzip, host, "a", base, top)
+			return l.Items(hostile.Named(d, "app:1"), hostile.Named(d, "app:2"))
 		}, want: []string{"a [docker.io/library/app:1 docker.io/library/app:2] top"}},
-		"two images": {make: func(l *layout) items {
-			return l.items(named(l.image(image.Gzip, host, "a", base, top), "app:1"), named(l.image(image.Zstd, host, "b", base, top), "app:2"))
+		"two images": {make: func(l *hostile.Layout) hostile.Items {
+			return l.Items(hostile.Named(l.Image(image.Gzip, host, "a", base, top), "app:1"), hostile.Named(l.Image(image.Zstd, host, "b", base, top), "app:2"))
 		}, want: []string{"a [docker.io/library/app:1] top", "b [docker.io/library/app:2] top"}},
-		"manifest.json beside it": {make: func(l *layout) items {
-			return withDocker(t, l, l.items(l.image(image.Uncompressed, host, "a", base, top)), "app:1", "app:2")
+		"manifest.json beside it": {make: func(l *hostile.Layout) hostile.Items {
+			return hostile.WithDocker(t, l, l.Items(l.Image(image.Uncompressed, host, "a", base, top)), "app:1", "app:2")
 		}, want: []string{"a [docker.io/library/app:1 docker.io/library/app:2] top"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t)
-			records, err := importBytes(s, c.make(newLayout(t)).pack(t), archive.Options{Name: c.name})
+			records, err := importBytes(s, c.make(hostile.NewLayout(t)).Pack(t), archive.Options{Name: c.name})
 			expect(t, s, records, err, c.want...)
 		})
 	}
 }
 
-// withDocker adds the manifest.json that newer Dockers write into a layout of
-// one image.
-func withDocker(t testing.TB, l *layout, a items, tags ...string) items {
-	t.Helper()
-	for _, data := range l.blobs {
-		m, err := image.ParseManifest("", data)
-		if err != nil {
-			continue
-		}
-		e := dockerEntry{Config: "blobs/sha256/" + m.Config.Digest.Encoded(), RepoTags: tags}
-		for _, d := range m.Layers {
-			e.Layers = append(e.Layers, "blobs/sha256/"+d.Digest.Encoded())
-		}
-		return a.plus(item{name: "manifest.json", data: jsonOf(t, []dockerEntry{e})})
-	}
-	t.Fatal("no manifest")
-	return nil
-}
-
 func TestSameImageFromBothForms(t *testing.T) {
 	s := newStore(t)
-	l := newLayout(t)
-	base, top := layerOf(t, "base", "lowest"), layerOf(t, "top", "one")
-	first, err := importBytes(s, dockerSave(t, "one").pack(t), archive.Options{})
+	l := hostile.NewLayout(t)
+	base, top := hostile.LayerOf(t, "base", "lowest"), hostile.LayerOf(t, "top", "one")
+	first, err := importBytes(s, hostile.DockerSave(t, "one").Pack(t), archive.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := importBytes(s, l.items(named(l.image(image.Gzip, image.HostPlatform(), "one", base, top), "two")).pack(t), archive.Options{})
+	second, err := importBytes(s, l.Items(hostile.Named(l.Image(image.Gzip, image.HostPlatform(), "one", base, top), "two")).Pack(t), archive.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +195,7 @@ func TestSameImageFromBothForms(t *testing.T) {
 func TestConcurrentImportsOfOneImage(t *testing.T) {
 	testutil.CheckLeaks(t)
 	s := newStore(t)
-	data := packed(t, image.Gzip, dockerSave(t, "one", "two").pack(t))
+	data := hostile.Pack(t, image.Gzip, hostile.DockerSave(t, "one", "two").Pack(t))
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
@@ -235,7 +217,7 @@ func TestConcurrentImportsOfOneImage(t *testing.T) {
 func TestReaderThatFails(t *testing.T) {
 	testutil.CheckLeaks(t)
 	s := newStore(t)
-	data := dockerSave(t, "one").pack(t)
+	data := hostile.DockerSave(t, "one").Pack(t)
 	broken := io.MultiReader(bytes.NewReader(data[:3000]), errReader{syscall.EIO})
 	if _, err := archive.Import(context.Background(), s, broken, archive.Options{}); !errors.Is(err, syscall.EIO) {
 		t.Errorf("got %v", err)

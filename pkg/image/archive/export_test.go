@@ -9,10 +9,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/hostile"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/archive"
 )
@@ -41,10 +40,10 @@ func refs(t *testing.T, names ...string) (all []image.Ref) {
 func TestExportIsImportedAsTheSame(t *testing.T) {
 	testutil.CheckLeaks(t)
 	s := newStore(t)
-	base, one, two := layerOf(t, "base", "base"), layerOf(t, "top", "1"), layerOf(t, "top", "2")
+	base, one, two := hostile.LayerOf(t, "base", "base"), hostile.LayerOf(t, "top", "1"), hostile.LayerOf(t, "top", "2")
 	var records []*image.Record
 	for name, layers := range map[string][][]byte{"app:1": {base, one, base}, "app:2": {base, two}} {
-		r, err := importBytes(s, dockerArchive(t, name, layers...).pack(t), archive.Options{})
+		r, err := importBytes(s, hostile.DockerArchive(t, name, layers...).Pack(t), archive.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +96,7 @@ func TestExportIsImportedAsTheSame(t *testing.T) {
 
 func TestExportOfTheNameless(t *testing.T) {
 	s := newStore(t)
-	records, err := importBytes(s, dockerArchive(t, "app", layerOf(t, "top", "1")).pack(t), archive.Options{})
+	records, err := importBytes(s, hostile.DockerArchive(t, "app", hostile.LayerOf(t, "top", "1")).Pack(t), archive.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,30 +111,12 @@ func TestExportOfTheNameless(t *testing.T) {
 
 func TestExportThatCantBe(t *testing.T) {
 	s := newStore(t)
-	twice := items{{name: "a", data: []byte("1")}, {name: "a", data: []byte("2")}}.pack(t)
-	records, err := importBytes(s, dockerArchive(t, "app", twice).pack(t), archive.Options{})
+	twice := hostile.Items{{Name: "a", Data: []byte("1")}, {Name: "a", Data: []byte("2")}}.Pack(t)
+	records, err := importBytes(s, hostile.DockerArchive(t, "app", twice).Pack(t), archive.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := archive.Write(context.Background(), s, io.Discard, archive.Export{Record: records[0]}); !errors.Is(err, errs.Unsupported) {
 		t.Errorf("got %v", err)
 	}
-}
-
-// dockerArchive is what docker save writes of one image of those layers.
-func dockerArchive(t testing.TB, name string, layers ...[]byte) items {
-	t.Helper()
-	config := configOf(t, image.HostPlatform(), name, layers...)
-	m := map[string]any{"Config": digest.FromBytes(config).Encoded() + ".json", "RepoTags": []string{name}}
-	a := items{{name: m["Config"].(string), data: config}}
-	var paths []string
-	for _, l := range layers {
-		path := digest.FromBytes(l).Encoded() + "/layer.tar"
-		if !slices.Contains(paths, path) {
-			a = append(a, item{name: path, data: l})
-		}
-		paths = append(paths, path)
-	}
-	m["Layers"] = paths
-	return append(a, item{name: "manifest.json", data: jsonOf(t, []any{m})})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/hostile"
 	"github.com/stagelet/stagelet/internal/testutil/signed"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/archive"
@@ -51,9 +52,9 @@ func TestSignedArchives(t *testing.T) {
 	g := signed.NewGPG(t)
 	key, stranger := g.Generate("signer", "ed25519", "sign", "never"), g.Generate("stranger", "ed25519", "sign", "never")
 	s := trusting(t, g, key, "reg.io/team")
-	plain := dockerSave(t, "reg.io/team/one:1", "reg.io/team/two:1").pack(t)
+	plain := hostile.DockerSave(t, "reg.io/team/one:1", "reg.io/team/two:1").Pack(t)
 	for _, c := range []image.Compression{image.Uncompressed, image.Gzip} {
-		data := packed(t, c, plain)
+		data := hostile.Pack(t, c, plain)
 		sig := g.Run(data, "--local-user", key, "--detach-sign")
 		path := filepath.Join(t.TempDir(), "images.tar")
 		if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -77,10 +78,10 @@ func TestSignedArchives(t *testing.T) {
 		want      trust.Reason
 	}{
 		"stranger":              {plain, g.Run(plain, "--local-user", stranger, "--detach-sign"), trust.UnknownKey},
-		"other file":            {dockerSave(t, "reg.io/team/three").pack(t), g.Run(plain, "--local-user", key, "--detach-sign"), trust.BadSignature},
-		"one name not covered":  {dockerSave(t, "reg.io/team/three", "reg.io/four").pack(t), nil, trust.NoRule},
+		"other file":            {hostile.DockerSave(t, "reg.io/team/three").Pack(t), g.Run(plain, "--local-user", key, "--detach-sign"), trust.BadSignature},
+		"one name not covered":  {hostile.DockerSave(t, "reg.io/team/three", "reg.io/four").Pack(t), nil, trust.NoRule},
 		"empty signature":       {plain, []byte{}, trust.Unsigned},
-		"packed after the fact": {packed(t, image.Gzip, plain), g.Run(plain, "--local-user", key, "--detach-sign"), trust.BadSignature},
+		"packed after the fact": {hostile.Pack(t, image.Gzip, plain), g.Run(plain, "--local-user", key, "--detach-sign"), trust.BadSignature},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := trusting(t, g, key, "reg.io/team")
