@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,33 +19,50 @@ const shortID = 12
 
 func listCommand(s *settings) *cobra.Command {
 	var output form
+	var mine, quiet bool
 	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List pods and their apps",
-		Long:    "List the pods of this host and their apps, read from disk: no server needs to run.",
-		Args:    cobra.NoArgs,
+		Long: `List the pods of this host and their apps, oldest first: those that people run
+and those of kubelet, whether they run, are prepared, or have ended. They are
+asked themselves: no server needs to run.
+
+STATE is prepared, running, exited, or marked: it has ended, and is kept for the
+grace period only.`,
+		Example: `  stagelet list
+  stagelet list --mine -o json
+  stagelet rm $(stagelet list --mine --quiet)`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			config, err := s.config()
-			if err != nil {
-				return err
-			}
-			n, err := openNode(config)
-			if err != nil {
-				return err
-			}
-			pods, err := n.engine.PodsOnDisk()
-			if cerr := n.close(); err == nil {
-				err = cerr
-			}
-			if err != nil {
-				return err
-			}
-			return writeList(c.OutOrStdout(), output, podRows(pods), podTable(output))
+			return withPods(c.Context(), s, func(n *node) error {
+				pods := n.engine.Pods(manifest.CreatorCLI)
+				if !mine {
+					pods = append(pods, n.engine.Pods(manifest.CreatorCRI)...)
+					slices.SortFunc(pods, func(a, b *pod.Snapshot) int { return cmp.Compare(a.Pod.CreatedAt, b.Pod.CreatedAt) })
+				}
+				rows := podRows(pods)
+				if quiet {
+					return writeIDs(c.OutOrStdout(), rows)
+				}
+				return writeList(c.OutOrStdout(), output, rows, podTable(output))
+			})
 		},
 	}
 	outputFlag(c, &output)
+	c.Flags().BoolVar(&mine, "mine", false, "leave out pods of kubelet")
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "only whole ids, one on each line")
+	c.MarkFlagsMutuallyExclusive("output", "quiet")
 	return c
+}
+
+func writeIDs(w io.Writer, rows []podRow) error {
+	for _, r := range rows {
+		if _, err := fmt.Fprintln(w, r.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type podRow struct {
@@ -52,9 +71,20 @@ type podRow struct {
 	Name      string           `json:"name"`
 	Creator   manifest.Creator `json:"creator"`
 	State     pod.State        `json:"state"`
+	PID       int              `json:"pid,omitempty"` // of the supervisor
 	IPs       []string         `json:"ips,omitempty"`
+	Networks  []networkRow     `json:"networks,omitempty"`
 	CreatedAt time.Time        `json:"createdAt"`
-	Apps      []appRow         `json:"apps,omitempty"`
+	// StartedAt is when the first app was started, FinishedAt when the last one
+	// ended; zero as long as it isn't so.
+	StartedAt  time.Time `json:"startedAt,omitzero"`
+	FinishedAt time.Time `json:"finishedAt,omitzero"`
+	Apps       []appRow  `json:"apps"`
+}
+
+type networkRow struct {
+	Name      string `json:"name"`
+	Interface string `json:"interface"`
 }
 
 type appRow struct {
@@ -64,21 +94,36 @@ type appRow struct {
 	Status manifest.Status `json:"status"`
 }
 
-func podRows(pods []*pod.Snapshot) (rows []podRow) {
-	for _, p := range pods {
-		r := podRow{
-			ID: p.Pod.ID, Namespace: p.Pod.Namespace, Name: p.Pod.Name, Creator: p.Pod.Creator,
-			State: p.State, CreatedAt: time.Unix(0, p.Pod.CreatedAt).UTC(),
-		}
-		if p.Network != nil {
-			r.IPs = p.Network.IPs
-		}
-		for _, a := range p.Apps {
-			r.Apps = append(r.Apps, appRow{a.ID, a.Name, a.Image.Name, a.Status})
-		}
-		rows = append(rows, r)
+func podRows(pods []*pod.Snapshot) []podRow {
+	rows := make([]podRow, len(pods))
+	for i, p := range pods {
+		rows[i] = newPodRow(p)
 	}
 	return rows
+}
+
+func newPodRow(p *pod.Snapshot) podRow {
+	r := podRow{
+		ID: p.Pod.ID, Namespace: p.Pod.Namespace, Name: p.Pod.Name, Creator: p.Pod.Creator,
+		State: p.State, PID: p.Supervisor, CreatedAt: time.Unix(0, p.Pod.CreatedAt).UTC(), Apps: []appRow{},
+	}
+	if p.Network != nil {
+		r.IPs = p.Network.IPs
+		for _, a := range p.Network.Attachments {
+			r.Networks = append(r.Networks, networkRow{a.Network, a.Interface})
+		}
+	}
+	ended := len(p.Apps) > 0 && p.State != pod.Running
+	for _, a := range p.Apps {
+		r.Apps = append(r.Apps, appRow{a.ID, a.Name, a.Image.Name, a.Status})
+		if at := time.Unix(0, a.Status.StartedAt).UTC(); a.Status.StartedAt != 0 && (r.StartedAt.IsZero() || at.Before(r.StartedAt)) {
+			r.StartedAt = at
+		}
+		if at := time.Unix(0, a.Status.FinishedAt).UTC(); ended && a.Status.FinishedAt != 0 && at.After(r.FinishedAt) {
+			r.FinishedAt = at
+		}
+	}
+	return r
 }
 
 // podTable writes a line for each app, and one for a pod that has none.

@@ -13,6 +13,9 @@
 //	capture VAR [PATH]      VAR becomes the last output, or what PATH names in it
 //	serve [FLAGS]           starts a server; "serve stop" ends it, "serve kill"
 //	                        does with SIGKILL
+//	kubelet run VAR NAME S  runs a pod with an app main, script S, as kubelet does;
+//	                        VAR is its id. "kubelet rm ID" removes it, as nobody
+//	                        else does
 //	busybox FILE NAME       writes the archive of an image; $BUSYBOX is one, of
 //	                        localhost/stagelet/busybox:latest
 //
@@ -51,7 +54,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"stagelet": cmdStagelet, "exitcode": cmdExitCode, "eventually": cmdEventually,
-			"json": cmdJSON, "capture": cmdCapture, "serve": cmdServe, "busybox": cmdBusybox,
+			"json": cmdJSON, "capture": cmdCapture, "serve": cmdServe, "busybox": cmdBusybox, "kubelet": cmdKubelet,
 		},
 	})
 }

@@ -19,6 +19,9 @@ import (
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
 )
 
+// busyboxImage is the name of the image in $BUSYBOX.
+const busyboxImage = "localhost/stagelet/busybox:latest"
+
 // patience is how long the tests wait for what ought to happen at once.
 const patience = 20 * time.Second
 
@@ -154,7 +157,7 @@ func cmdBusybox(ts *testscript.TestScript, neg bool, args []string) {
 func writeBusybox(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "busybox.tar")
-	if err := writeImage(path, "localhost/stagelet/busybox:latest"); err != nil {
+	if err := writeImage(path, busyboxImage); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stagelet/stagelet/pkg/pod"
+)
+
+// stopGrace is how long the apps of a pod may take to end by themselves.
+const stopGrace = 10 * time.Second
+
+func stopCommand(s *settings) *cobra.Command {
+	var force bool
+	var grace time.Duration
+	pods := &podArgs{}
+	c := &cobra.Command{
+		Use:   "stop {POD... | --uuid-file FILE}",
+		Short: "Stop pods",
+		Long: `Send each app of the pods its stop signal, SIGKILL to what is left of it after
+the grace time, and end the pods. What they wrote, their logs and their exit codes stay:
+see status, logs, export. A pod that has ended is fine.
+
+Kubelet starts a pod of its own again: delete that in Kubernetes. The ids of the
+pods are printed as they end.`,
+		Example: `  stagelet stop 3f2a
+  stagelet stop --time 1m --uuid-file /run/web.uuid
+  stagelet stop --force 3f2a 77c0`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			return pods.eachPod(c, s, args, func(n *node, p *pod.Snapshot) error {
+				if force {
+					return n.engine.StopPod(c.Context(), p.Pod.ID)
+				}
+				return n.engine.StopPodGently(c.Context(), p.Pod.ID, grace)
+			})
+		},
+	}
+	pods.register(c)
+	c.Flags().BoolVarP(&force, "force", "f", false, "kill at once")
+	c.Flags().DurationVarP(&grace, "time", "t", stopGrace, "grace time between the stop signal and SIGKILL")
+	c.MarkFlagsMutuallyExclusive("force", "time")
+	return c
+}
