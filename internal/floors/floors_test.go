@@ -95,7 +95,7 @@ var onlyIn = map[string][]string{
 	"k8s.io/klog/v2":                                  {"pkg/cri", "pkg/web", "cmd/shim", "test/...", "hack/..."},
 	"k8s.io/cri-api/pkg/apis/runtime/v1":              {"pkg/cri", "cmd/shim", "test/...", "hack/..."},
 	"tags.cncf.io/container-device-interface/pkg/cdi": {"pkg/stage1/cdi"},
-	"github.com/vishvananda/netlink":                  {"pkg/network", "internal/sys", "test/...", "hack/..."},
+	"github.com/vishvananda/netlink":                  {"pkg/network", "internal/sys", "internal/testutil/...", "test/...", "hack/..."},
 	"github.com/godbus/dbus/v5":                       {"internal/systemd"},
 	"oras.land/oras-go/v2/registry/remote/auth":       {"pkg/image/registry"},
 	"github.com/sigstore/sigstore-go/pkg/root":        {"pkg/image/trust"},

@@ -30,6 +30,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/host"
 )
 
 func TestScripts(t *testing.T) {
@@ -42,14 +43,14 @@ func TestScripts(t *testing.T) {
 		Dir:                "testdata",
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
-			h, err := newHost(env.T().(testing.TB), bin, cni)
+			h, err := host.New(env.T().(testing.TB), bin, cni, "")
 			if err != nil {
 				return err
 			}
 			env.Values[hostKey{}] = h
-			env.Setenv("HOST", h.dir)
+			env.Setenv("HOST", h.Dir)
 			env.Setenv("BUSYBOX", image)
-			env.Setenv("PATH", h.path("bin")+":"+env.Getenv("PATH"))
+			env.Setenv("PATH", h.Path("bin")+":"+env.Getenv("PATH"))
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
+	"github.com/stagelet/stagelet/internal/testutil/host"
 )
 
 // busyboxImage is the name of the image in $BUSYBOX.
@@ -25,8 +26,12 @@ const busyboxImage = "localhost/stagelet/busybox:latest"
 // patience is how long the tests wait for what ought to happen at once.
 const patience = 20 * time.Second
 
+type hostKey struct{}
+
+func hostOf(ts *testscript.TestScript) *host.Host { return ts.Value(hostKey{}).(*host.Host) }
+
 func cmdStagelet(ts *testscript.TestScript, neg bool, args []string) {
-	defer hostOf(ts).remember()
+	defer hostOf(ts).Remember()
 	switch err := ts.Exec(testutil.ServerBinary, args...); {
 	case err != nil && !neg:
 		ts.Fatalf("%v", err)
@@ -41,7 +46,7 @@ func cmdExitCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	defer hostOf(ts).remember()
+	defer hostOf(ts).Remember()
 	got := 0
 	if err := ts.Exec(args[1], args[2:]...); err != nil {
 		var exit *exec.ExitError
@@ -61,7 +66,7 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	want, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
-	defer hostOf(ts).remember()
+	defer hostOf(ts).Remember()
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		err := ts.Exec(args[1], args[2:]...)
 		if want.MatchString(ts.ReadFile("stdout")) {
@@ -136,14 +141,14 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("unsupported: ! serve")
 	}
 	h := hostOf(ts)
-	defer h.remember()
+	defer h.Remember()
 	switch {
 	case len(args) == 1 && args[0] == "stop":
-		ts.Check(h.stopServer(os.Interrupt))
+		ts.Check(h.Stop(os.Interrupt))
 	case len(args) == 1 && args[0] == "kill":
-		ts.Check(h.stopServer(os.Kill))
+		ts.Check(h.Stop(os.Kill))
 	default:
-		ts.Check(h.startServer(args))
+		ts.Check(h.Serve(args...))
 	}
 }
 

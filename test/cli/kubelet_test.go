@@ -12,16 +12,16 @@ import (
 // cmdKubelet makes and removes pods as kubelet does, by the server.
 func cmdKubelet(ts *testscript.TestScript, neg bool, args []string) {
 	h := hostOf(ts)
-	conn, err := grpc.NewClient("unix://"+h.path("run", "stagelet.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+h.Path("run", "stagelet.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	ts.Check(err)
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	defer cancel()
-	defer h.remember()
+	defer h.Remember()
 	client := cri.NewRuntimeServiceClient(conn)
 	switch {
 	case !neg && len(args) == 4 && args[0] == "run":
-		id, err := kubeletRun(ctx, client, h.path("logs"), args[2], args[3])
+		id, err := kubeletRun(ctx, client, h.Path("logs"), args[2], args[3])
 		ts.Check(err)
 		ts.Setenv(args[1], id)
 	case !neg && len(args) == 2 && args[0] == "rm":

@@ -1,6 +1,10 @@
-package cli
+// Package host gives tests a host of their own for the built program:
+// directories, a configuration, a bridge, and nothing left of all that once
+// they are over.
+package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,17 +19,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/vishvananda/netlink"
 
 	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/internal/testutil"
 )
 
-// host is what one script has of the machine.
-type host struct {
-	t      testing.TB // of the script
-	dir    string     // holds everything below
+// patience is how long what ought to happen at once may take.
+const patience = 20 * time.Second
+
+// Host is what one test has of the machine.
+type Host struct {
+	Dir string // holds everything below
+
+	t      testing.TB
 	scope  testutil.Scope
 	bridge string          // of all its pods
 	pods   map[string]bool // ids of all that were seen
@@ -33,63 +40,65 @@ type host struct {
 	ended  chan struct{} // closed once the server has
 }
 
-type hostKey struct{}
-
-func hostOf(ts *testscript.TestScript) *host { return ts.Value(hostKey{}).(*host) }
-
 // subnets counts the networks of this process; those of two processes differ
 // most likely, and at worst share a range on two bridges.
-var subnets atomic.Uint32 //nolint:gochecknoglobals // the host's ranges are one for all scripts
+var subnets atomic.Uint32 //nolint:gochecknoglobals // the machine's ranges are one for all tests
 
-// newHost makes the directories and the configuration. Once t is over, it
-// looks for leaks.
-func newHost(t testing.TB, bin, cni string) (*host, error) {
+// New makes the directories and the configuration; more is added to that, as
+// it stands. Programs are those of bin, plugins those of cni. Once t is over,
+// what runs is killed, and nothing may be left.
+func New(t testing.TB, bin, cni, more string) (*Host, error) {
 	t.Helper()
 	// Sockets have short paths.
-	dir, err := os.MkdirTemp("", "stagelet-cli-")
+	dir, err := os.MkdirTemp("", "stagelet-host-")
 	if err != nil {
 		return nil, err
 	}
 	name := testutil.Name(t)
-	h := &host{t: t, dir: dir, scope: testutil.Scope{Dir: dir, Name: name}, bridge: name, pods: map[string]bool{}}
+	h := &Host{Dir: dir, t: t, scope: testutil.Scope{Dir: dir, Name: name}, bridge: name, pods: map[string]bool{}}
 	t.Cleanup(h.cleanUp)
 	if err := os.Chmod(dir, 0o755); err != nil { // root of a user namespace is nobody here
 		return nil, err
 	}
 	for _, sub := range []string{"bin", "cni", "netns", "trust", "cdi"} {
-		if err := os.Mkdir(h.path(sub), 0o755); err != nil {
+		if err := os.Mkdir(h.Path(sub), 0o755); err != nil {
 			return nil, err
 		}
 	}
 	config := fmt.Sprintf("root: %s\nrun: %s\nnetwork: {confDir: %s, binDirs: [%s], default: bridge, cidr: 10.%d.%d.0/24}\nstage1: {supervisor: %s}\n"+
 		"registry: {certsDir: %s, authDirs: [%s]}\ntrust: {dirs: [%s]}\nnri: {socket: %s}\n",
-		h.path("lib"), h.path("run"), h.path("cni"), cni, 140+os.Getpid()%50, subnets.Add(1)%250, filepath.Join(bin, testutil.SupervisorBinary),
-		h.path("certs.d"), h.path("auth.d"), h.path("trust"), h.path("nri.sock"))
+		h.Path("lib"), h.Path("run"), h.Path("cni"), cni, 140+os.Getpid()%50, subnets.Add(1)%250, filepath.Join(bin, testutil.SupervisorBinary),
+		h.Path("certs.d"), h.Path("auth.d"), h.Path("trust"), h.Path("nri.sock")) + more
 	program := fmt.Sprintf("#!/bin/sh\nexec %s --config=%s --netns-dir=%s --network-bridge=%s --cdi-dir=%s \"$@\"\n",
-		filepath.Join(bin, testutil.ServerBinary), h.path("config.yaml"), h.path("netns"), h.bridge, h.path("cdi"))
+		filepath.Join(bin, testutil.ServerBinary), h.Path("config.yaml"), h.Path("netns"), h.bridge, h.Path("cdi"))
 	return h, errors.Join(
-		os.WriteFile(h.path("config.yaml"), []byte(config), 0o600),
-		os.WriteFile(h.path("bin", testutil.ServerBinary), []byte(program), 0o700)) //nolint:gosec // a program
+		os.WriteFile(h.Path("config.yaml"), []byte(config), 0o600),
+		os.WriteFile(h.Path("bin", testutil.ServerBinary), []byte(program), 0o700))
 }
 
-// path gives a path below the host's directory.
-func (h *host) path(elem ...string) string { return filepath.Join(append([]string{h.dir}, elem...)...) }
+// Path gives a path below the host's directory.
+func (h *Host) Path(elem ...string) string { return filepath.Join(append([]string{h.Dir}, elem...)...) }
 
-// command runs the program in the background of the script.
-func (h *host) command(args ...string) ([]byte, error) {
-	return exec.Command(h.path("bin", testutil.ServerBinary), args...).CombinedOutput()
+// Program is the built program, with the host's flags.
+func (h *Host) Program() string { return h.Path("bin", testutil.ServerBinary) }
+
+// Command runs the program, and gives what it writes.
+func (h *Host) Command(args ...string) ([]byte, error) {
+	return exec.CommandContext(context.Background(), h.Program(), args...).CombinedOutput()
 }
 
-func (h *host) startServer(args []string) error {
+// Serve starts a server and waits until it answers; what it writes goes to
+// server.log.
+func (h *Host) Serve(args ...string) error {
 	if h.server != nil {
 		return errors.New("a server runs already")
 	}
-	log, err := os.OpenFile(h.path("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(h.Path("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(h.path("bin", testutil.ServerBinary), append([]string{"serve", "-v", "4"}, args...)...)
+	cmd := exec.CommandContext(context.Background(), h.Program(), append([]string{"serve", "-v", "4"}, args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return err
@@ -98,7 +107,7 @@ func (h *host) startServer(args []string) error {
 	go func() { _ = cmd.Wait(); close(ended) }()
 	h.server, h.ended = cmd, ended
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		c, err := net.Dial("unix", h.path("run", "stagelet.sock"))
+		c, err := new(net.Dialer).DialContext(context.Background(), "unix", h.Path("run", "stagelet.sock"))
 		if err == nil {
 			return c.Close()
 		}
@@ -113,8 +122,8 @@ func (h *host) startServer(args []string) error {
 	}
 }
 
-// stopServer waits until it is gone.
-func (h *host) stopServer(sig os.Signal) error {
+// Stop ends the server by that signal, and waits until it is gone.
+func (h *Host) Stop(sig os.Signal) error {
 	if h.server == nil {
 		return errors.New("no server runs")
 	}
@@ -129,37 +138,37 @@ func (h *host) stopServer(sig os.Signal) error {
 }
 
 // podDirs lists the directories of pods, whatever their phase.
-func (h *host) podDirs() []string {
-	found, _ := filepath.Glob(h.path("lib", "pods", "*", "*"))
+func (h *Host) podDirs() []string {
+	found, _ := filepath.Glob(h.Path("lib", "pods", "*", "*"))
 	return found
 }
 
-// remember notes the pods that there are: what they had may not outlive them.
-func (h *host) remember() {
+// Remember notes the pods that there are: what they had may not outlive them.
+func (h *Host) Remember() {
 	for _, dir := range h.podDirs() {
 		h.pods[filepath.Base(dir)] = true
 	}
 }
 
-// cleanUp takes down by crash what the script left running, as the next gc
+// cleanUp takes down by crash what the test left running, as the next gc
 // has to cope with, and reports what is left then.
-func (h *host) cleanUp() {
+func (h *Host) cleanUp() {
 	h.t.Helper()
-	defer os.RemoveAll(h.dir)
+	defer func() { _ = os.RemoveAll(h.Dir) }()
 	if h.server != nil {
-		if err := h.stopServer(syscall.SIGTERM); err != nil {
+		if err := h.Stop(syscall.SIGTERM); err != nil {
 			h.t.Error(err)
 		}
 	}
-	h.remember()
+	h.Remember()
 	h.killSupervisors()
 	// The first marks what it buries, the second sweeps what is marked.
 	for range 2 {
-		if out, err := h.command("gc", "--grace-period=1ns"); err != nil {
+		if out, err := h.Command("gc", "--grace-period=1ns"); err != nil {
 			h.t.Errorf("gc: %v\n%s", err, out)
 		}
 	}
-	if out, err := h.command("fsck"); err != nil {
+	if out, err := h.Command("fsck"); err != nil {
 		h.t.Errorf("fsck: %v\n%s", err, out)
 	}
 	var left []string
@@ -171,14 +180,14 @@ func (h *host) cleanUp() {
 	for _, l := range left {
 		h.t.Errorf("left behind: %s", l)
 	}
-	if log, err := os.ReadFile(h.path("server.log")); err == nil && h.t.Failed() {
+	if log, err := os.ReadFile(h.Path("server.log")); err == nil && h.t.Failed() {
 		const last = 16 << 10
 		h.t.Logf("server log:\n%s", log[max(0, len(log)-last):])
 	}
 	h.sweep()
 }
 
-func (h *host) killSupervisors() {
+func (h *Host) killSupervisors() {
 	for _, pid := range h.scope.Processes() {
 		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if program, _, _ := strings.Cut(string(line), "\x00"); filepath.Base(program) == testutil.SupervisorBinary {
@@ -188,7 +197,7 @@ func (h *host) killSupervisors() {
 }
 
 // leftovers describes what there still is of pods, once there are none.
-func (h *host) leftovers() (left []string) {
+func (h *Host) leftovers() (left []string) {
 	for _, l := range h.scope.Leaks() {
 		if l != "network interface "+h.bridge { // CNI leaves it to the next pod
 			left = append(left, l)
@@ -198,7 +207,7 @@ func (h *host) leftovers() (left []string) {
 		left = append(left, "pod directory "+dir)
 	}
 	for _, sub := range []string{"netns", "run/pods"} {
-		entries, _ := os.ReadDir(h.path(sub))
+		entries, _ := os.ReadDir(h.Path(sub))
 		for _, e := range entries {
 			left = append(left, filepath.Join(sub, e.Name()))
 		}
@@ -216,7 +225,7 @@ func (h *host) leftovers() (left []string) {
 }
 
 // sweep takes down by force what is left, and the bridge.
-func (h *host) sweep() {
+func (h *Host) sweep() {
 	for range 20 {
 		pids := h.scope.Processes()
 		for _, pid := range pids {
@@ -227,13 +236,13 @@ func (h *host) sweep() {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	pins, _ := filepath.Glob(h.path("netns", "*"))
+	pins, _ := filepath.Glob(h.Path("netns", "*"))
 	for _, pin := range pins {
 		_ = sys.RemoveNetNS(pin)
 	}
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	for _, line := range slices.Backward(strings.Split(string(mounts), "\n")) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], h.dir+"/") {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], h.Dir+"/") {
 			_ = syscall.Unmount(fields[4], syscall.MNT_DETACH)
 		}
 	}
