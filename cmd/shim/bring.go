@@ -10,6 +10,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/registry"
 	"github.com/stagelet/stagelet/pkg/image/store"
 	"github.com/stagelet/stagelet/pkg/image/trust"
 	"github.com/stagelet/stagelet/pkg/stage0"
@@ -70,11 +71,11 @@ func (f *bringFlags) switches() (switches, error) { return parseInsecure(f.insec
 
 // bringer brings images into a store, from wherever they are.
 type bringer struct {
-	config    *config
 	images    *store.Store
 	off       switches
 	policy    pullPolicy
 	signature string
+	client    *registry.Client
 	puller    *stage0.Puller
 	progress  io.Writer
 }
@@ -95,9 +96,10 @@ func (f *bringFlags) open(c *config, images *store.Store, progress io.Writer) (*
 	case f.noStore:
 		policy = pullAlways
 	}
+	client := registryClient(c, off)
 	return &bringer{
-		config: c, images: images, off: off, policy: policy, signature: f.signature, progress: progress,
-		puller: stage0.NewPuller(images, finder(c, off), off.list()...),
+		images: images, off: off, policy: policy, signature: f.signature, progress: progress, client: client,
+		puller: stage0.NewPuller(images, finder(client), off.list()...),
 	}, nil
 }
 

@@ -20,10 +20,12 @@ type switches struct {
 	image bool // take what nobody signed
 	tls   bool // don't check certificates of registries
 	http  bool // don't ask for TLS at all
+
+	pubkey bool // keys may come without TLS
 }
 
 // insecureNames are the values of --insecure-options.
-const insecureNames = "image, tls, http, all-fetch (all of them), none"
+const insecureNames = "image, tls, http, pubkey, all-fetch (all of them), none"
 
 // parseInsecure reads the values of --insecure-options, which are rkt's.
 func parseInsecure(values []string) (switches, error) {
@@ -36,8 +38,10 @@ func parseInsecure(values []string) (switches, error) {
 			i.tls = true
 		case "http":
 			i.http = true
+		case "pubkey":
+			i.pubkey = true
 		case "all-fetch":
-			i = switches{image: true, tls: true, http: true}
+			i = switches{image: true, tls: true, http: true, pubkey: true}
 		case "none":
 			i = switches{}
 		default:
@@ -75,15 +79,19 @@ func openImagesWith(c *config, off switches) (*store.Store, error) {
 	return store.Open(filepath.Join(c.Root, "images"), store.Options{Policy: policy})
 }
 
-// finder asks registries as configured.
-func finder(c *config, off switches) stage0.Finder {
+// registryClient asks registries and web servers as configured.
+func registryClient(c *config, off switches) *registry.Client {
 	always := func(yes bool) func(string) bool { return func(string) bool { return yes } }
-	client := registry.New(registry.Options{
+	return registry.New(registry.Options{
 		CertsDir:    c.Registry.CertsDir,
 		Credentials: registry.Credentials{AuthDirs: c.Registry.AuthDirs, DockerConfigs: c.Registry.DockerConfigs},
 		PlainHTTP:   always(off.http), SkipVerify: always(off.tls),
 		UserAgent: "stagelet/" + version(),
 	})
+}
+
+// finder finds images in registries.
+func finder(client *registry.Client) stage0.Finder {
 	return func(ctx context.Context, ref image.Ref, auth *registry.Auth) (*image.Candidate, trust.Evidence, error) {
 		candidate, evidence, err := client.Pull(ctx, ref, registry.PullOptions{Auth: auth})
 		if err != nil {

@@ -62,7 +62,7 @@ func openNodeWith(c *config, off switches) (_ *node, err error) {
 	}
 	engine, err := stage0.New(stage0.Options{
 		Root: c.Root, Run: c.Run, NetNSDir: c.Network.NetNSDir, CDIDirs: c.cdiDirs, Ulimits: ulimits,
-		Images: images, Find: finder(c, off), Network: net, Flavors: flavors, Pins: pins,
+		Images: images, Find: finder(registryClient(c, off)), Network: net, Flavors: flavors, Pins: pins,
 		CgroupManager: c.Cgroup.driver(),
 		Plugins:       openPlugins(c), Warn: warn,
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil/signed"
+	"github.com/stagelet/stagelet/pkg/image/discovery"
 	"github.com/stagelet/stagelet/pkg/image/trust"
 )
 
@@ -26,25 +27,25 @@ func TestTrustAddAsks(t *testing.T) {
 		rule         newRule
 		want         errs.Kind
 	}{
-		{"yes", "yes\n", newRule{place: place{prefix: "example.com"}, fromFile: file}, ""},
-		{"no", "no\n", newRule{place: place{prefix: "example.com"}, fromFile: file}, errs.Canceled},
-		{"silence", "", newRule{place: place{all: true}, fromFile: file}, errs.Canceled},
-		{"not asked", "", newRule{place: place{all: true, namespace: "web"}, fromFile: file, yes: true}, ""},
-		{"standard input", string(key.PEM()), newRule{place: place{all: true}, fromFile: "-"}, errs.Invalid},
-		{"standard input, not asked", string(key.PEM()), newRule{place: place{all: true}, fromFile: "-", yes: true}, ""},
-		{"terms", "yes\n", newRule{place: place{all: true}, fromFile: file, since: "2024-01-01T00:00:00Z"}, ""},
-		{"bad time", "yes\n", newRule{place: place{all: true}, fromFile: file, since: "yesterday"}, errs.Invalid},
+		{"yes", "yes\n", newRule{place: place{prefix: "example.com"}, from: file}, ""},
+		{"no", "no\n", newRule{place: place{prefix: "example.com"}, from: file}, errs.Canceled},
+		{"silence", "", newRule{place: place{all: true}, from: file}, errs.Canceled},
+		{"not asked", "", newRule{place: place{all: true, namespace: "web"}, from: file, yes: true}, ""},
+		{"standard input", string(key.PEM()), newRule{place: place{all: true}, from: "-"}, errs.Invalid},
+		{"standard input, not asked", string(key.PEM()), newRule{place: place{all: true}, from: "-", yes: true}, ""},
+		{"terms", "yes\n", newRule{place: place{all: true}, from: file, since: "2024-01-01T00:00:00Z"}, ""},
+		{"bad time", "yes\n", newRule{place: place{all: true}, from: file, since: "yesterday"}, errs.Invalid},
 		{"nobody", "yes\n", newRule{place: place{all: true}}, errs.Invalid},
 		{"half an identity", "yes\n", newRule{place: place{all: true}, who: trust.Identity{Subject: "x"}}, errs.Invalid},
 		{"identity", "yes\n", newRule{place: place{all: true}, who: trust.Identity{Subject: "x", Issuer: "y"}}, ""},
 		{"insecure", "yes\n", newRule{place: place{all: true}, rule: trust.Rule{Insecure: true}}, ""},
-		{"short prefix", "yes\n", newRule{place: place{prefix: "busybox"}, fromFile: file}, errs.Invalid},
-		{"no file", "yes\n", newRule{place: place{all: true}, fromFile: file + "x"}, errs.NotFound},
+		{"short prefix", "yes\n", newRule{place: place{prefix: "busybox"}, from: file}, errs.Invalid},
+		{"no file", "yes\n", newRule{place: place{all: true}, from: file + "x"}, errs.NotFound},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			var out, ask strings.Builder
-			err := c.rule.add(dir, strings.NewReader(c.answer), &out, &ask)
+			err := c.rule.add(t.Context(), dir, discovery.Finder{}, strings.NewReader(c.answer), &out, &ask)
 			if c.want != "" {
 				if !errors.Is(err, c.want) {
 					t.Errorf("got %v, must be %s", err, c.want)
@@ -57,7 +58,7 @@ func TestTrustAddAsks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.rule.fromFile != "" && !strings.Contains(ask.String(), key.Fingerprint()) {
+			if c.rule.from != "" && !strings.Contains(ask.String(), key.Fingerprint()) {
 				t.Errorf("the fingerprint is not shown: %q", ask.String())
 			}
 			if _, err := os.Stat(strings.TrimSpace(out.String())); err != nil {

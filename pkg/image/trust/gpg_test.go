@@ -434,3 +434,34 @@ func TestConcurrentUse(t *testing.T) {
 	}
 	group.Wait()
 }
+
+// A keyring may have several keys: each becomes a file of its own.
+func TestSplitKeys(t *testing.T) {
+	g := signed.NewGPG(t)
+	one, two := g.Generate("one", "ed25519", "sign", "never"), g.Generate("two", "ed25519", "sign", "never")
+	for name, data := range map[string][]byte{
+		"a keyring": g.Run(nil, "--export", one, two), "in armor": g.Export(one, two),
+		"two blocks of armor": append(g.Export(one), g.Export(two)...),
+	} {
+		files, err := SplitKeys(data)
+		if err != nil || len(files) != 2 {
+			t.Fatalf("%s: %d files, %v", name, len(files), err)
+		}
+		for i, want := range []string{one, two} {
+			if rule, err := NewKey(files[i]); err != nil || rule.Name != want {
+				t.Errorf("%s: %+v, %v", name, rule, err)
+			}
+		}
+	}
+	key := signed.NewKey(t)
+	for name, data := range map[string][]byte{"PEM": key.PEM(), "one": g.Export(one)} {
+		if files, err := SplitKeys(data); err != nil || len(files) != 1 || !bytes.Equal(files[0], data) {
+			t.Errorf("%s: %d files, %v", name, len(files), err)
+		}
+	}
+	for _, data := range []string{"", "junk", "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\njunk"} {
+		if files, err := SplitKeys([]byte(data)); !errors.Is(err, errs.Invalid) {
+			t.Errorf("%q: %d files, %v", data, len(files), err)
+		}
+	}
+}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
@@ -69,6 +71,46 @@ func NewKey(data []byte) (*NewRule, error) {
 		}
 	}
 	return &NewRule{Name: k.fingerprint(), Text: k.String(), data: data}, nil
+}
+
+// SplitKeys gives each key of a file as a file of its own: a keyring may have
+// several OpenPGP keys, in one block of armor or in several. What has one key
+// stays as it is.
+func SplitKeys(data []byte) (files [][]byte, err error) {
+	const begin = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
+	blocks := bytes.Split(data, []byte(begin))
+	if len(blocks) == 1 && bytes.Contains(data, []byte("-----BEGIN ")) {
+		return [][]byte{data}, nil // PEM, which has one
+	}
+	var keys []*pgpKey
+	for i, block := range blocks {
+		if i > 0 {
+			block = append([]byte(begin), block...)
+		} else if len(blocks) > 1 {
+			continue // what stands before the armor
+		}
+		found, err := parseKeyring(block)
+		if err != nil {
+			return nil, errs.New("read keys", errs.Invalid, "", err)
+		}
+		keys = append(keys, found...)
+	}
+	if len(keys) == 1 {
+		return [][]byte{data}, nil
+	}
+	for _, k := range keys {
+		var armored bytes.Buffer
+		w, err := armor.Encode(&armored, openpgp.PublicKeyType, nil)
+		if err == nil {
+			_, err = w.Write(k.binary)
+			err = errors.Join(err, w.Close())
+		}
+		if err != nil {
+			return nil, errs.Wrap("read keys", k.id, err)
+		}
+		files = append(files, armored.Bytes())
+	}
+	return files, nil
 }
 
 // WriteRule makes a rule from its written form.
