@@ -28,7 +28,7 @@ func servePage(ctx context.Context, c *config, n *node, out io.Writer) (*sync.Wa
 	if err != nil {
 		return nil, err
 	}
-	o := web.Options{Images: n.images, Token: token}
+	o := web.Options{Images: n.images, Engine: n.engine, Token: token}
 	scheme := "http"
 	if c.Web.CertDir != "" {
 		o.Names, scheme = []string{web.AnyName}, "https"

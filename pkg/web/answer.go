@@ -51,6 +51,12 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 	refuse(w, r, statusOf(kind), kind, err.Error())
 }
 
+// busy answers that all slots for something are taken.
+func busy(w http.ResponseWriter, r *http.Request, err error) {
+	w.Header().Set("Retry-After", "10")
+	fail(w, r, err)
+}
+
 // statusOf gives the status (RFC 9110) for a kind of error.
 func statusOf(kind errs.Kind) int {
 	switch kind {

@@ -40,6 +40,11 @@ func (s *Store) Admit(ctx context.Context, candidates ...*image.Candidate) ([]*i
 	for _, c := range candidates {
 		intakes = append(intakes, Intake{Candidate: c})
 	}
+	return s.AdmitTold(ctx, intakes...)
+}
+
+// AdmitTold is Admit for somebody who wants to be told how it goes.
+func (s *Store) AdmitTold(ctx context.Context, intakes ...Intake) ([]*image.Record, error) {
 	all, err := s.plan(ctx, intakes)
 	if err != nil {
 		return nil, err
@@ -114,6 +119,9 @@ func (s *Store) plan(ctx context.Context, intakes []Intake) ([]*admission, error
 		verified, err := s.policy.Check(ctx, p, in.Evidence, in.Scope)
 		if err != nil {
 			return nil, err
+		}
+		if in.Accepted != nil {
+			in.Accepted(verified.Verdict())
 		}
 		all = append(all, &admission{plan: p, verified: verified, progress: in.Progress})
 	}

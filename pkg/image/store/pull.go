@@ -6,6 +6,8 @@ import (
 	"io"
 	"time"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/trust"
@@ -17,12 +19,16 @@ type Intake struct {
 	Evidence  trust.Evidence // nil: there can be none
 	Scope     trust.Scope
 	Progress  func(Progress) // told from any goroutine, some times a second; may be nil
+	// Accepted is told the verdict of the policy, before any layer is unpacked;
+	// may be nil.
+	Accepted func(image.Verdict)
 }
 
-// Progress of one layer of a pull.
+// Progress of one layer on its way in.
 type Progress struct {
 	Layer, Layers int          // lowest is 0
-	Digest        image.Digest // of the layer as distributed
+	Digest        image.Digest // of the layer as distributed; "" while unknown (docker save)
+	DiffID        image.Digest // of the uncompressed tar
 	State         LayerState
 	Done, Total   int64 // bytes as distributed
 }
@@ -68,28 +74,28 @@ func (s *Store) Recheck(r *image.Record, ref image.Ref, scope trust.Scope) error
 	return s.policy.Recheck(r, ref, scope)
 }
 
-func (a *admission) tell(i int, state LayerState, done, total int64) {
-	if a.progress == nil || a.plan.Parsed == nil {
+func (a *admission) tell(i int, d image.Digest, state LayerState, done, total int64) {
+	if a.progress == nil {
 		return
 	}
+	diffIDs := a.plan.Image.RootFS.DiffIDs
 	a.progress(Progress{
-		Layer: i, Layers: len(a.plan.Parsed.Layers), Digest: a.plan.Parsed.Layers[i].Digest,
-		State: state, Done: done, Total: total,
+		Layer: i, Layers: len(diffIDs), Digest: d, DiffID: diffIDs[i], State: state, Done: done, Total: total,
 	})
 }
 
 func (a *admission) tellAll(state LayerState) {
 	for i, l := range a.plan.Parsed.Layers {
-		a.tell(i, state, 0, l.Size)
+		a.tell(i, l.Digest, state, 0, l.Size)
 	}
 }
 
 // meter tells how much of the i-th layer was read, some times a second.
-func (a *admission) meter(i int, blob io.ReadCloser, size int64) io.ReadCloser {
+func (a *admission) meter(i int, blob io.ReadCloser, d v1.Descriptor) io.ReadCloser {
 	if a.progress == nil {
 		return blob
 	}
-	return &meter{ReadCloser: blob, tell: func(done int64) { a.tell(i, LayerFetching, done, size) }}
+	return &meter{ReadCloser: blob, tell: func(done int64) { a.tell(i, d.Digest, LayerFetching, done, d.Size) }}
 }
 
 type meter struct {

@@ -61,7 +61,7 @@ func (x *session) stageLayer(ctx context.Context, a *admission, i int, repeated 
 	if fetch && repeated {
 		return l, nil
 	}
-	a.tell(i, LayerWaiting, 0, d.Size)
+	a.tell(i, d.Digest, LayerWaiting, 0, d.Size)
 	unlock, err := x.store.unpacks.lock(ctx, string(want.DiffID))
 	if err != nil {
 		return l, err
@@ -77,14 +77,14 @@ func (x *session) stageLayer(ctx context.Context, a *admission, i int, repeated 
 			return l, err
 		}
 		l.Size = info.Size
-		a.tell(i, LayerThere, d.Size, d.Size)
+		a.tell(i, d.Digest, LayerThere, d.Size, d.Size)
 		return l, nil
 	}
 	m, err := x.bring(ctx, a, i, want, d, there)
 	if err != nil {
 		return l, errs.Wrap("bring layer", string(cmp.Or(d.Digest, want.DiffID)), err)
 	}
-	a.tell(i, LayerDone, d.Size, d.Size)
+	a.tell(i, m.Blob, LayerDone, m.BlobSize, m.BlobSize)
 	l.Size, l.BlobDigest, l.BlobSize = m.Size, m.Blob, m.BlobSize
 	if l.BlobType == "" {
 		l.BlobType = m.Compression.LayerType()
@@ -106,7 +106,7 @@ func (x *session) bring(ctx context.Context, a *admission, i int, want layer.Wan
 	if err != nil {
 		return nil, err
 	}
-	blob = a.meter(i, blob, d.Size)
+	blob = a.meter(i, blob, d)
 	if there {
 		return layer.Measure(ctx, blob, want)
 	}
@@ -126,7 +126,7 @@ func (x *session) goOn(ctx context.Context, a *admission, i int, want layer.Want
 			return nil, err
 		}
 		resumed := b.have > 0
-		m, err := x.unpack(ctx, a.meter(i, b, d.Size), want)
+		m, err := x.unpack(ctx, a.meter(i, b, d), want)
 		var fault image.Fault
 		if err == nil || !resumed || !errors.As(err, &fault) {
 			return m, err

@@ -21,6 +21,19 @@ func (s *Store) Tag(ctx context.Context, ref string, name image.Ref) error {
 	})
 }
 
+// Untag takes a name from the image that has it; none is errs.NotFound. The
+// image stays, be it without any name.
+func (s *Store) Untag(ctx context.Context, name image.Ref) error {
+	const op = "untag image"
+	return s.edit(ctx, op, name.String(), func(next *index, _ image.Digest) error {
+		if _, there := next.Tags[name.String()]; !there {
+			return notFound(name.String())
+		}
+		delete(next.Tags, name.String())
+		return nil
+	})
+}
+
 // Pinning says whether an image is for kubelet to remove.
 type Pinning bool
 
