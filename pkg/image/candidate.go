@@ -53,9 +53,18 @@ type Candidate struct {
 	// OpenAt is Open from the offset on, in bytes; nil when only whole layers
 	// can be had. With it, what an earlier attempt got is not fetched again.
 	OpenAt func(ctx context.Context, i int, offset int64) (io.ReadCloser, error)
+	// ACI is the App Container Image that the image was made from; nil: it was
+	// none.
+	ACI *ACI
 	// File is the file that brought the image, where a signature of that file
 	// came with it; nil when none did.
 	File *SignedFile
+}
+
+// ACI is an App Container Image, as far as a record has to tell of it.
+type ACI struct {
+	ID       Digest // of the uncompressed file, by sha512 (appc specification, "Image ID")
+	Manifest []byte // as it lies in the file
 }
 
 // SignedFile is a file that has an OpenPGP signature of its own.

@@ -47,11 +47,37 @@ type Record struct {
 	// rules, newest first.
 	Earlier []Verdict `json:"earlier,omitempty"`
 
+	// AppC is what the image was made from, when that was an App Container
+	// Image; nil: it wasn't.
+	AppC *AppC `json:"appc,omitempty"`
+
 	// Tags, canonical and sorted, and Config are not part of the record on
 	// disk: the store fills them from its index and from the configuration's
 	// own bytes.
 	Tags   []string `json:"-"`
 	Config v1.Image `json:"-"`
+}
+
+// AppC is an App Container Image that an image was made from.
+type AppC struct {
+	ID       Digest `json:"id"`       // of the uncompressed file, by sha512
+	Manifest Digest `json:"manifest"` // of its manifest, which is kept to the byte
+}
+
+// The labels by which the configuration of an image names the App Container
+// Image that it was made from, so that its id covers that.
+const (
+	LabelAppCID       = "io.stagelet.appc.id"
+	LabelAppCManifest = "io.stagelet.appc.manifest"
+)
+
+// Documents are the digests of all documents that are kept of the image.
+func (r *Record) Documents() []Digest {
+	all := []Digest{r.ID, r.Manifest}
+	if r.AppC != nil {
+		all = append(all, r.AppC.Manifest)
+	}
+	return all
 }
 
 // CreatedAt is when the image was built, as its configuration says; zero when

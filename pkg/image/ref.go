@@ -100,8 +100,17 @@ func (r Ref) Digest() Digest {
 func (r Ref) RepoDigest(d Digest) string { return r.Repository() + "@" + string(d) }
 
 // IsIDPrefix says whether s can be the beginning of an image id, with or
-// without its algorithm.
+// without its algorithm, or of an App Container Image's.
 func IsIDPrefix(s string) bool {
-	hex := strings.TrimPrefix(s, "sha256:")
-	return hex != "" && len(hex) <= 64 && strings.Trim(hex, "0123456789abcdef") == ""
+	hex, longest := strings.TrimPrefix(s, "sha256:"), 64
+	if IsAppCIDPrefix(s) {
+		hex, longest = s[len(appcID):], 128
+	}
+	return hex != "" && len(hex) <= longest && strings.Trim(hex, "0123456789abcdef") == ""
 }
+
+// appcID starts the id of an App Container Image.
+const appcID = "sha512-"
+
+// IsAppCIDPrefix tells which sort of id s is the beginning of, when it is one.
+func IsAppCIDPrefix(s string) bool { return strings.HasPrefix(s, appcID) }

@@ -157,6 +157,13 @@ func (x *session) stage(ctx context.Context, a *admission) error {
 	if a.record.Repair, err = x.stageRepair(ctx, p.Image.RootFS.DiffIDs); err != nil {
 		return err
 	}
+	if p.ACI != nil {
+		d := digest.Canonical.FromBytes(p.ACI.Manifest)
+		a.record.AppC = &image.AppC{ID: p.ACI.ID, Manifest: d}
+		if err := x.stageBlob(d, p.ACI.Manifest); err != nil {
+			return err
+		}
+	}
 	return errors.Join(x.stageBlob(p.ID, p.Config), x.stageBlob(manifestDigest, manifest))
 }
 
@@ -226,6 +233,9 @@ func (s *Store) inherit(r *image.Record, oldFile string) {
 		return
 	}
 	r.ImportedAt, r.Pinned = old.ImportedAt, old.Pinned
+	if r.AppC == nil {
+		r.AppC = old.AppC
+	}
 	for _, v := range append([]image.Verdict{old.Verdict}, old.Earlier...) {
 		if !sameVerdict(v, r.Verdict) && len(r.Earlier) < maxEarlier && !slices.ContainsFunc(r.Earlier, func(e image.Verdict) bool { return sameVerdict(e, v) }) {
 			r.Earlier = append(r.Earlier, v)

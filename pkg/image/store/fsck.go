@@ -136,7 +136,7 @@ func (c *checker) image(file string) {
 		c.add(Missing, filepath.Join(c.store.records(), file), nil)
 		return
 	}
-	for _, d := range []image.Digest{r.ID, r.Manifest} {
+	for _, d := range r.Documents() {
 		if _, err := c.store.readBlob(d); err != nil {
 			c.add(Damaged, string(d), err)
 		}

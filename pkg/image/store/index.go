@@ -145,6 +145,15 @@ func (s *Store) Manifest(r *image.Record) ([]byte, error) { return s.readBlob(r.
 // ConfigBytes gives the bytes of an image's configuration.
 func (s *Store) ConfigBytes(r *image.Record) ([]byte, error) { return s.readBlob(r.ID) }
 
+// AppCManifest gives the bytes of the manifest of the App Container Image that
+// an image was made from; errs.NotFound when there was none.
+func (s *Store) AppCManifest(r *image.Record) ([]byte, error) {
+	if r.AppC == nil {
+		return nil, errs.New("read image manifest", errs.NotFound, string(r.ID), errors.New("it was not made from an ACI"))
+	}
+	return s.readBlob(r.AppC.Manifest)
+}
+
 // view is the store in memory as of one index file, which it keeps open: as
 // long as it is, no later index can have the same inode number, so "is it
 // still this one" is a single stat(2).

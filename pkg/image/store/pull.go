@@ -68,6 +68,13 @@ func (s *Store) Pull(ctx context.Context, in Intake) (*image.Record, error) {
 	return records[0], nil
 }
 
+// Vet says whether a file would be accepted under its names, as Admit decides
+// it, before anything is made of what is in it.
+func (s *Store) Vet(ctx context.Context, c *image.Candidate) error {
+	_, err := s.policy.Check(ctx, &image.Plan{Candidate: c}, nil, trust.Scope{})
+	return err
+}
+
 // Recheck applies the policy of now to an image that was taken in before,
 // under the reference that it is to be used by.
 func (s *Store) Recheck(r *image.Record, ref image.Ref, scope trust.Scope) error {

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -24,7 +25,8 @@ func (s *Store) List() ([]*image.Record, error) {
 }
 
 // Resolve finds the image that ref means: its id, a tag in any form, a
-// repository digest, a manifest's digest, or the beginning of exactly one id.
+// repository digest, a manifest's digest, or the beginning of exactly one id,
+// its own or that of the ACI that it was made from.
 // No such image is errs.NotFound, several are errs.Invalid.
 func (s *Store) Resolve(ref string) (*image.Record, error) {
 	v, err := s.current()
@@ -94,6 +96,9 @@ func (v *view) findName(name image.Ref) (image.Digest, bool) {
 }
 
 func (v *view) findPrefix(ref string) (image.Digest, error) {
+	if image.IsAppCIDPrefix(ref) {
+		return v.findAppC(ref)
+	}
 	prefix := "sha256:" + strings.TrimPrefix(ref, "sha256:")
 	var found []string
 	for id := range v.images {
@@ -108,6 +113,34 @@ func (v *view) findPrefix(ref string) (image.Digest, error) {
 	case 1:
 		return image.Digest(found[0]), nil
 	default:
-		return "", errs.New(opResolve, errs.Invalid, ref, fmt.Errorf("it could be any of %s", strings.Join(found, ", ")))
+		return "", ambiguous(ref, found)
 	}
+}
+
+// findAppC finds the image that was made from the ACI whose id starts so. Of
+// one ACI there may be several, made with other dependencies: the last one that
+// was imported counts.
+func (v *view) findAppC(ref string) (image.Digest, error) {
+	found := map[string]*image.Record{}
+	for _, r := range v.sorted {
+		if r.AppC == nil {
+			continue
+		}
+		id := image.FileName(r.AppC.ID)
+		if before := found[id]; strings.HasPrefix(id, ref) && (before == nil || before.ImportedAt.Before(r.ImportedAt)) {
+			found[id] = r
+		}
+	}
+	ids := slices.Sorted(maps.Keys(found))
+	switch len(ids) {
+	case 0:
+		return "", notFound(ref)
+	case 1:
+		return found[ids[0]].ID, nil
+	}
+	return "", ambiguous(ref, ids)
+}
+
+func ambiguous(ref string, ids []string) error {
+	return errs.New(opResolve, errs.Invalid, ref, fmt.Errorf("it could be any of %s", strings.Join(ids, ", ")))
 }

@@ -207,7 +207,9 @@ func (v *survey) garbage() garbage {
 			g.records = append(g.records, file)
 			continue
 		}
-		blobs[r.ID], blobs[r.Manifest] = true, true
+		for _, d := range r.Documents() {
+			blobs[d] = true
+		}
 		for _, d := range r.Trees() {
 			layers[d] = true
 		}

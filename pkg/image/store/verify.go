@@ -15,7 +15,7 @@ import (
 
 // Part is what Verify found about one part of an image.
 type Part struct {
-	What   string // "configuration", "manifest", "layer", "repair layer"
+	What   string // "configuration", "manifest", "appc manifest", "layer", "repair layer"
 	Digest image.Digest
 	Proof  layer.Proof // of a layer
 	Err    error       // nil: it is what it was when it was verified
@@ -38,6 +38,10 @@ func (s *Store) Verify(ctx context.Context, r *image.Record, tell func(Part)) er
 		err = checkManifest(r, manifest)
 	}
 	tell(Part{What: "manifest", Digest: r.Manifest, Err: err})
+	if r.AppC != nil {
+		_, err = s.readBlob(r.AppC.Manifest)
+		tell(Part{What: "appc manifest", Digest: r.AppC.Manifest, Err: err})
+	}
 	seen := map[image.Digest]bool{}
 	for _, l := range r.Layers {
 		if seen[l.DiffID] {
@@ -68,6 +72,9 @@ func checkRecord(r *image.Record, config []byte) error {
 	chain := image.ChainIDs(diffIDs)
 	if len(diffIDs) != len(r.Layers) {
 		return image.Refuse(op, image.Mismatch, string(r.ID), "it lists %d layers, the configuration %d", len(r.Layers), len(diffIDs))
+	}
+	if a := r.AppC; a != nil && parsed.Config.Labels[image.LabelAppCManifest] != string(a.Manifest) {
+		return image.Refuse(op, image.Mismatch, string(r.ID), "it was made from an ACI with another manifest than %s", a.Manifest)
 	}
 	for i, l := range r.Layers {
 		if l.DiffID != diffIDs[i] || l.ChainID != chain[i] {

@@ -1,0 +1,170 @@
+package appc_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/acibuild"
+	"github.com/stagelet/stagelet/internal/testutil/busybox"
+	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/appc"
+	"github.com/stagelet/stagelet/pkg/image/layer"
+	"github.com/stagelet/stagelet/pkg/image/store"
+)
+
+func newStore(t testing.TB) *store.Store {
+	t.Helper()
+	testutil.NeedRoot(t)
+	s, err := store.Open(filepath.Join(t.TempDir(), "images"), store.Options{Platform: v1.Platform{OS: "linux", Architecture: "amd64"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// expectClean fails unless all in the store leads somewhere.
+func expectClean(t testing.TB, s *store.Store) {
+	t.Helper()
+	problems, err := s.Fsck(context.Background())
+	if err != nil || len(problems) != 0 {
+		t.Errorf("fsck: %v, %v", problems, err)
+	}
+	left, err := os.ReadDir(filepath.Join(s.Root(), "staging"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left in staging: %v, %v", left, err)
+	}
+}
+
+func importACI(s *store.Store, data []byte, o appc.Options) (*image.Record, error) {
+	return appc.Import(context.Background(), s, bytes.NewReader(data), o)
+}
+
+func mustImport(t testing.TB, s *store.Store, data []byte, o appc.Options) *image.Record {
+	t.Helper()
+	r, err := importACI(s, data, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// named is a manifest with that name and version.
+func named(name, version string) appc.ImageManifest {
+	m := appc.ImageManifest{Name: name}
+	if version != "" {
+		m.Labels = acibuild.Label("version", version)
+	}
+	return m
+}
+
+// depending is a manifest that depends on others, by name or by "name:version".
+func depending(name string, on ...string) appc.ImageManifest {
+	m := named(name, "")
+	for _, d := range on {
+		other, version, _ := strings.Cut(d, ":")
+		dependency := appc.Dependency{ImageName: other}
+		if version != "" {
+			dependency.Labels = acibuild.Label("version", version)
+		}
+		m.Dependencies = append(m.Dependencies, dependency)
+	}
+	return m
+}
+
+// shelf resolves dependencies by their names.
+type shelf map[string][]byte
+
+func (s shelf) resolve(_ context.Context, d appc.Dependency) (*appc.Fetched, error) {
+	data, there := s[d.ImageName]
+	if !there {
+		return nil, errs.New("discover", errs.NotFound, d.ImageName, errors.New("nobody has it"))
+	}
+	return &appc.Fetched{Body: io.NopCloser(bytes.NewReader(data)), Origin: image.OriginLocal}, nil
+}
+
+// verify reads all of an image.
+func verify(t testing.TB, s *store.Store, r *image.Record) {
+	t.Helper()
+	err := s.Verify(context.Background(), r, func(p store.Part) {
+		if p.Err != nil {
+			t.Errorf("%s %s: %v", p.What, p.Digest, p.Err)
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// rendering tells what an app would see of an image: "dir/", "file=content",
+// "link->target", sorted.
+func rendering(t testing.TB, s *store.Store, r *image.Record) []string {
+	t.Helper()
+	paths, err := s.LayerPaths(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return merged(t, paths)
+}
+
+// merged stacks trees as overlayfs does: what is higher hides what isn't a
+// directory, or is hidden by it.
+func merged(t testing.TB, paths []layer.Path) []string {
+	t.Helper()
+	all := map[string]string{}
+	for _, p := range paths {
+		err := filepath.WalkDir(p.Path, func(at string, e fs.DirEntry, err error) error {
+			if err != nil || at == p.Path {
+				return err
+			}
+			name := strings.TrimPrefix(at, p.Path+"/")
+			if before, there := all[name]; there && (!e.IsDir() || !strings.HasPrefix(before, "/")) {
+				maps.DeleteFunc(all, func(other, _ string) bool { return other == name || strings.HasPrefix(other, name+"/") })
+			}
+			all[name], err = look(at, e)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var lines []string
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		lines = append(lines, name+all[name])
+	}
+	return lines
+}
+
+func look(at string, e fs.DirEntry) (string, error) {
+	switch {
+	case e.IsDir():
+		return "/", nil
+	case e.Type()&fs.ModeSymlink != 0:
+		to, err := os.Readlink(at)
+		return "->" + to, err
+	default:
+		data, err := os.ReadFile(at)
+		return "=" + string(data), err
+	}
+}
+
+func file(name, body string) busybox.File { return busybox.Regular(name, 0o644, []byte(body)) }
+func dir(name string) busybox.File        { return busybox.Directory(name, 0o755) }
+func link(name, to string) busybox.File   { return busybox.Symlink(name, to) }
