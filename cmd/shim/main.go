@@ -47,7 +47,7 @@ server runs or not.
 	}
 	s := &settings{}
 	s.register(c.PersistentFlags())
-	c.AddCommand(serveCommand(s), fetchCommand(s), imageCommand(s), trustCommand(s), listCommand(s), statusCommand(s), stopCommand(s), rmCommand(s), gcCommand(s), fsckCommand(s), versionCommand())
+	c.AddCommand(serveCommand(s), fetchCommand(s), imageCommand(s), trustCommand(s), listCommand(s), statusCommand(s), logsCommand(s), stopCommand(s), rmCommand(s), gcCommand(s), fsckCommand(s), versionCommand())
 	return c
 }
 

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/stagelet/stagelet/internal/errs"
@@ -87,13 +88,15 @@ type reader struct {
 	half []byte // of a record whose end isn't written yet
 }
 
+// open takes a regular file only, and waits for nobody: an app may be able to
+// write where its log lies, and must not lead us elsewhere.
 func (r *reader) open() error {
-	f, err := os.Open(r.path)
+	f, err := os.OpenFile(r.path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
 	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return errors.Join(err, errors.New("not a regular file"), f.Close())
+		return errors.Join(err, errs.New("open", errs.Denied, r.path, errors.New("it is no regular file")), f.Close())
 	}
 	r.close()
 	r.f, r.in = f, bufio.NewReaderSize(f, maxRecord)
@@ -131,7 +134,7 @@ func (r *reader) rest(ctx context.Context) error {
 
 // isReplaced says that another file has the log's name: it was rotated.
 func (r *reader) isReplaced() bool {
-	now, err := os.Stat(r.path)
+	now, err := os.Lstat(r.path)
 	if err != nil {
 		return false
 	}

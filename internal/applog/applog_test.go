@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/stagelet/stagelet/internal/errs"
@@ -101,6 +102,17 @@ func TestWhatIsNoLog(t *testing.T) {
 	}
 	if err := Read(t.Context(), t.TempDir(), Options{}, each); err == nil {
 		t.Error("a directory was read")
+	}
+	dir := t.TempDir()
+	if err := errors.Join(os.Symlink("/etc/passwd", filepath.Join(dir, "link")), syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"link", "fifo"} {
+		for _, ended := range []func() bool{nil, func() bool { return false }} {
+			if err := Read(t.Context(), filepath.Join(dir, name), Options{Tail: All, Ended: ended}, each); err == nil {
+				t.Errorf("a %s was read", name)
+			}
+		}
 	}
 	stop := errors.New("enough")
 	if err := Read(t.Context(), logOf(t, record(1)), Options{Tail: All}, func(Line) error { return stop }); !errors.Is(err, stop) {
