@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
 func gcCommand(s *settings) *cobra.Command {
@@ -28,7 +30,7 @@ kubelet are removed by kubelet alone. The server does the same by itself.`,
 			if !c.Flags().Changed("grace-period") {
 				grace = config.grace()
 			}
-			err = n.engine.GC(c.Context(), grace)
+			err = n.engine.GC(c.Context(), stage0.Periods{Grace: grace, ExpirePrepared: stage0.DefaultExpirePrepared})
 			if cerr := n.close(); err == nil {
 				err = cerr
 			}

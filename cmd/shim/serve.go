@@ -18,6 +18,7 @@ import (
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/pkg/cri"
+	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
 func serveCommand(s *settings) *cobra.Command {
@@ -77,6 +78,7 @@ func serve(ctx context.Context, c *config, out io.Writer) (err error) {
 	if err := n.engine.Recover(ctx); err != nil {
 		return err
 	}
+	n.engine.WatchPods()
 	n.engine.ServePlugins(ctx)
 	listener, err := listen(ctx, c.socket())
 	if err != nil {
@@ -174,7 +176,7 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 // collect cleans up now and then, until the server ends.
 func collect(ctx context.Context, n *node, c *config) {
 	for {
-		if err := n.engine.GC(ctx, c.grace()); err != nil && ctx.Err() == nil {
+		if err := n.engine.GC(ctx, stage0.Periods{Grace: c.grace(), ExpirePrepared: stage0.DefaultExpirePrepared}); err != nil && ctx.Err() == nil {
 			klog.ErrorS(err, "Could not clean up everything")
 		}
 		select {

@@ -68,7 +68,19 @@ func (h *Handle) Close() error { return sys.UnlockDir(h.lock) }
 // HandOver leaves the lock to the process that inherited File.
 func (h *Handle) HandOver() error { return h.lock.Close() }
 
-// Commit moves a prepared pod to phase run. The rename is what makes it a pod.
+// Begin moves a pod from phase prepared on to prepare, where pods are made.
+func (h *Handle) Begin() error {
+	const op = "begin pod"
+	if h.phase != PhasePrepared {
+		return errs.New(op, errs.Precondition, h.id, fmt.Errorf("is in phase %s", h.phase))
+	}
+	if err := os.MkdirAll(string(h.store.RunDir(h.id)), 0o711); err != nil {
+		return errs.Wrap(op, h.id, err)
+	}
+	return h.move(PhasePrepare)
+}
+
+// Commit moves a pod that is made to phase run. The rename is what makes it a pod.
 func (h *Handle) Commit() error {
 	if h.phase != PhasePrepare {
 		return errs.New("commit pod", errs.Precondition, h.id, fmt.Errorf("is in phase %s", h.phase))

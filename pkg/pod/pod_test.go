@@ -52,7 +52,10 @@ func wantState(t testing.TB, s *pod.Store, id string, want pod.State) {
 // docs/pod-lifecycle.md.
 func TestStates(t *testing.T) {
 	s := open(t, t.TempDir())
-	h := create(t, s)
+	h, err := s.CreatePrepared(newPod(), &manifest.Stage1{Version: manifest.Version, Flavor: "ns"}, struct{}{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	id := h.ID()
 	reopen := func() {
 		t.Helper()
@@ -62,6 +65,19 @@ func TestStates(t *testing.T) {
 		}
 	}
 	wantState(t, s, id, pod.Preparing)
+	h.Close()
+	wantState(t, s, id, pod.Prepared)
+	reopen()
+	if err := h.Commit(); !errors.Is(err, errs.Precondition) {
+		t.Fatalf("commit of a prepared pod: %v", err)
+	}
+	if err := h.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, s, id, pod.Preparing)
+	if err := h.Begin(); !errors.Is(err, errs.Precondition) {
+		t.Fatalf("second begin: %v", err)
+	}
 	if _, err := s.Lock(id); !errors.Is(err, errs.Precondition) {
 		t.Fatalf("second lock: %v, want precondition", err)
 	}

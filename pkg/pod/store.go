@@ -50,20 +50,38 @@ func (s *Store) RunDir(id string) manifest.RunDir {
 // the last step it has a temporary name, so nobody ever sees it half made or
 // unlocked.
 func (s *Store) Create(p *manifest.Pod, st *manifest.Stage1) (*Handle, error) {
-	const op = "create pod"
-	dir := s.Dir(PhasePrepare, p.ID)
-	temp := manifest.Dir(atomicfile.TempName(string(dir)))
-	h, err := s.create(temp, dir, p, st)
+	h, err := s.createIn(PhasePrepare, p, st, nil)
 	if err != nil {
-		return nil, errs.Wrap(op, p.ID, errors.Join(err, sys.RemoveTree(string(temp))))
+		return nil, err
+	}
+	// Only now, so that a run-time directory without a pod is always garbage.
+	if err := os.MkdirAll(string(s.RunDir(p.ID)), 0o711); err != nil {
+		return nil, errs.Wrap("create pod", p.ID, errors.Join(err, h.Close(), sys.RemoveTree(string(h.Dir()))))
 	}
 	return h, nil
 }
 
-func (s *Store) create(temp, dir manifest.Dir, p *manifest.Pod, st *manifest.Stage1) (_ *Handle, err error) {
+// CreatePrepared makes a pod in phase prepared, with the record of what is
+// planned for it; it is locked, too.
+func (s *Store) CreatePrepared(p *manifest.Pod, st *manifest.Stage1, plan any) (*Handle, error) {
+	return s.createIn(PhasePrepared, p, st, plan)
+}
+
+func (s *Store) createIn(phase Phase, p *manifest.Pod, st *manifest.Stage1, plan any) (*Handle, error) {
+	const op = "create pod"
 	if err := CheckID(p.ID); err != nil {
-		return nil, err
+		return nil, errs.Wrap(op, "", err)
 	}
+	dir := s.Dir(phase, p.ID)
+	temp := manifest.Dir(atomicfile.TempName(string(dir)))
+	lock, err := s.create(temp, dir, p, st, plan)
+	if err != nil {
+		return nil, errs.Wrap(op, p.ID, errors.Join(err, sys.RemoveTree(string(temp))))
+	}
+	return &Handle{store: s, id: p.ID, phase: phase, lock: lock}, nil
+}
+
+func (s *Store) create(temp, dir manifest.Dir, p *manifest.Pod, st *manifest.Stage1, plan any) (_ *os.File, err error) {
 	if err := os.Mkdir(string(temp), 0o711); err != nil {
 		return nil, err
 	}
@@ -87,16 +105,17 @@ func (s *Store) create(temp, dir manifest.Dir, p *manifest.Pod, st *manifest.Sta
 	if err := atomicfile.WriteRecord(temp.Stage1(), manifest.KindStage1, st); err != nil {
 		return nil, err
 	}
+	if plan != nil {
+		if err := atomicfile.WriteRecord(temp.Plan(), manifest.KindPlan, plan); err != nil {
+			return nil, err
+		}
+	}
 	crash.Point("pod.create.written")
 	if err := os.Rename(string(temp), string(dir)); err != nil {
 		return nil, err
 	}
 	crash.Point("pod.create.visible")
-	// Only now, so that a run-time directory without a pod is always garbage.
-	if err := os.MkdirAll(string(s.RunDir(p.ID)), 0o711); err != nil {
-		return nil, errors.Join(err, sys.RemoveTree(string(dir)))
-	}
-	return &Handle{store: s, id: p.ID, phase: PhasePrepare, lock: lock}, nil
+	return lock, nil
 }
 
 // State says which phase a pod is in, and its state there; a pod that does

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stagelet/stagelet/pkg/nri"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage1/wire"
@@ -33,19 +34,32 @@ const (
 // notOurs is the reap of a supervisor that is nobody's child of ours.
 func notOurs() {}
 
-// follow starts to follow a pod's supervisor. reap is called once it has died.
-func (e *Engine) follow(id string, reap func()) {
-	f := &follower{id: id, reap: reap, done: make(chan struct{})}
+// claim makes the caller the one who is to follow a pod; nil when somebody is.
+// The claim ends with unclaim, or with the pod that follow follows.
+func (e *Engine) claim(id string) *follower {
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.followers[id] != nil {
+		return nil
+	}
+	f := &follower{id: id, reap: notOurs, done: make(chan struct{})}
 	e.followers[id] = f
+	return f
+}
+
+func (e *Engine) unclaim(f *follower) {
+	e.mu.Lock()
+	delete(e.followers, f.id)
 	e.mu.Unlock()
-	e.background("follow pod "+id, func(ctx context.Context) error {
-		defer func() {
-			e.mu.Lock()
-			delete(e.followers, id)
-			e.mu.Unlock()
-			close(f.done)
-		}()
+	close(f.done)
+}
+
+// follow starts to follow the supervisor of the pod that f claims. reap is
+// called once it has died.
+func (e *Engine) follow(f *follower, reap func()) {
+	f.reap = reap
+	e.background("follow pod "+f.id, func(ctx context.Context) error {
+		defer e.unclaim(f)
 		f.err = e.followToTheEnd(ctx, f)
 		return f.err
 	})
@@ -131,7 +145,7 @@ func (e *Engine) learn(podID, app string) error {
 	if err != nil {
 		return err
 	}
-	e.index.Update(podID, func(old *pod.Snapshot) *pod.Snapshot {
+	now := e.index.Update(podID, func(old *pod.Snapshot) *pod.Snapshot {
 		if _, known := old.App(app); known {
 			return nil
 		}
@@ -140,6 +154,9 @@ func (e *Engine) learn(podID, app string) error {
 		pod.SortApps(s.Apps)
 		return &s
 	})
+	if now != nil {
+		e.Plugins.Know(pluginPod(now), []nri.App{e.pluginApp(podID, a)})
+	}
 	return nil
 }
 
@@ -220,4 +237,3 @@ func advances(from, to manifest.Status) bool {
 	}
 	return order[to.State] > order[from.State]
 }
-

@@ -40,6 +40,9 @@ func (e *Engine) fsckHeld() (problems []error, err error) {
 		return nil, err
 	}
 	for _, p := range pods {
+		if p.State == pod.Prepared {
+			problems = append(problems, e.fsckPlan(p)...)
+		}
 		if p.State != pod.Exited {
 			continue
 		}
@@ -60,11 +63,21 @@ func (e *Engine) fsckHeld() (problems []error, err error) {
 	return problems, nil
 }
 
+// fsckPlan says why a prepared pod can't be run.
+func (e *Engine) fsckPlan(s *pod.Snapshot) []error {
+	dir := e.pods.Dir(pod.PhasePrepared, s.Pod.ID)
+	_, err := readPlan(dir, s.Pod)
+	if phase, _, _ := e.pods.State(s.Pod.ID); err == nil || phase != pod.PhasePrepared {
+		return nil // it is being run, or gone, if anything is wrong
+	}
+	return []error{problem(dir.Plan(), err.Error()+"; gc takes it")}
+}
+
 // fsckLeases names images that are held for no app.
 func (e *Engine) fsckLeases() (problems []error, err error) {
 	leases, err := e.orphanLeases()
 	for owner := range leases {
-		problems = append(problems, problem("lease "+owner, "belongs to no app; gc releases it"))
+		problems = append(problems, problem("lease "+owner, "belongs to no app and no pod; gc releases it"))
 	}
 	return problems, err
 }

@@ -17,39 +17,96 @@ import (
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
+// Periods say how long gc leaves pods of people alone.
+type Periods struct {
+	Grace          time.Duration // marked, after they have ended
+	ExpirePrepared time.Duration // prepared, and never run
+	// MarkOnly says that nothing is deleted: what has ended is only released
+	// and marked.
+	MarkOnly bool
+}
+
+// DefaultExpirePrepared is how long a prepared pod waits to be run.
+const DefaultExpirePrepared = 24 * time.Hour
+
 // GC cleans up after whoever died: pods that were never finished, pods whose
 // supervisors are gone, and what belongs to no pod. Pods of a person that have
-// ended are swept once they have been marked for grace. Pods of kubelet are
+// ended are swept once they have been marked for a grace. Pods of kubelet are
 // only ever removed by kubelet. It can run beside a server, and be killed
 // anywhere.
-func (e *Engine) GC(ctx context.Context, grace time.Duration) error {
-	all := []error{e.gcPrepare(ctx), e.gcRun(ctx, grace), e.pods.Sweep(ctx, time.Now())}
+func (e *Engine) GC(ctx context.Context, p Periods) error {
+	all := []error{e.gcPrepared(p), e.gcPrepare(ctx, p), e.gcRun(ctx, p.Grace)}
+	if p.MarkOnly {
+		return errors.Join(all...)
+	}
+	all = append(all, e.pods.Sweep(ctx, time.Now()))
+	if e.serves.Load() {
+		e.rescan(ctx)
+	}
 	if err := errors.Join(all...); err != nil {
 		return err // what follows must see every pod
 	}
 	return errors.Join(e.gcLeases(), e.gcRunDirs(), e.Network.GC(ctx, e.unburied), e.gcPins(), e.Images.GC(ctx))
 }
 
-// gcPrepare gives up pods whose makers died.
-func (e *Engine) gcPrepare(ctx context.Context) error {
-	ids, err := e.pods.List(pod.PhasePrepare)
+// gcPrepared drops plans that nobody ran in time, or can run.
+func (e *Engine) gcPrepared(p Periods) error {
+	ids, err := e.pods.List(pod.PhasePrepared)
 	all := []error{err}
 	for _, id := range ids {
-		all = append(all, e.gcAborted(ctx, id))
+		all = append(all, e.gcExpired(id, p))
 	}
 	return errors.Join(all...)
 }
 
-func (e *Engine) gcAborted(ctx context.Context, id string) error {
-	h, err := e.pods.Lock(id)
-	if ignorable(err) {
-		return nil // being made, or gone
-	}
-	if err != nil {
+func (e *Engine) gcExpired(id string, p Periods) error {
+	h, err := e.lockIn(pod.PhasePrepared, id)
+	if h == nil {
 		return err
 	}
-	if h.Phase() != pod.PhasePrepare {
+	l, err := e.pods.Load(id)
+	if err == nil {
+		_, err = readPlan(h.Dir(), l.Pod)
+	}
+	if err == nil && time.Since(time.Unix(0, l.Pod.CreatedAt)) < p.ExpirePrepared {
 		return h.Close()
+	}
+	if p.MarkOnly {
+		return errors.Join(h.Mark(0), h.Close())
+	}
+	return e.dropPrepared(h)
+}
+
+// lockIn locks a pod of that phase; nil when somebody has it, or it is gone
+// from there.
+func (e *Engine) lockIn(phase pod.Phase, id string) (*pod.Handle, error) {
+	h, err := e.pods.Lock(id)
+	if ignorable(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if h.Phase() != phase {
+		return nil, h.Close()
+	}
+	return h, nil
+}
+
+// gcPrepare gives up pods whose makers died.
+func (e *Engine) gcPrepare(ctx context.Context, p Periods) error {
+	ids, err := e.pods.List(pod.PhasePrepare)
+	all := []error{err}
+	for _, id := range ids {
+		all = append(all, e.gcAborted(ctx, id, p))
+	}
+	return errors.Join(all...)
+}
+
+func (e *Engine) gcAborted(ctx context.Context, id string, p Periods) error {
+	h, err := e.lockIn(pod.PhasePrepare, id)
+	if h == nil {
+		return err
 	}
 	l, err := e.pods.Load(id)
 	if err == nil {
@@ -57,6 +114,9 @@ func (e *Engine) gcAborted(ctx context.Context, id string) error {
 	}
 	if err != nil && !errors.Is(err, errs.Corrupt) {
 		return errors.Join(errs.Wrap("give up pod", id, err), h.Close())
+	}
+	if p.MarkOnly {
+		return errors.Join(h.Mark(0), h.Close())
 	}
 	return e.abandon(h)
 }
@@ -76,6 +136,8 @@ func (e *Engine) gcRun(ctx context.Context, grace time.Duration) error {
 		case ignorable(err):
 		case err != nil:
 			all = append(all, err)
+		case s.Pod.RemoveAtEnd:
+			all = append(all, e.markPod(id, time.Now()))
 		case s.Pod.Creator == manifest.CreatorCLI:
 			all = append(all, e.markPod(id, time.Now().Add(grace)))
 		}
@@ -129,8 +191,8 @@ func (e *Engine) gcLeases() error {
 	return errors.Join(all...)
 }
 
-// orphanLeases gives the images that are held for no app. An app's directory,
-// at least its draft, is there before its lease is.
+// orphanLeases gives the images that are held for nobody. An app's directory,
+// at least its draft, is there before its lease is, and so is a pod's.
 func (e *Engine) orphanLeases() (map[string]image.Digest, error) {
 	leases, err := e.Images.Leases() // before the apps: a newer app is not missed
 	if err != nil {
@@ -141,14 +203,15 @@ func (e *Engine) orphanLeases() (map[string]image.Digest, error) {
 		return nil, err
 	}
 	alive := map[string]bool{}
-	for _, apps := range pods {
+	for id, apps := range pods {
+		alive[id] = true // it may be prepared, and keeps its images itself
 		for _, a := range apps {
 			alive[a] = true
 		}
 	}
 	maps.DeleteFunc(leases, func(owner string, _ image.Digest) bool {
-		app, _, _ := strings.Cut(owner, store.OwnerPart) // of an image volume
-		return alive[app]
+		whole, _, _ := strings.Cut(owner, store.OwnerPart) // of an image volume, or a pod's
+		return alive[whole]
 	})
 	return leases, nil
 }

@@ -95,7 +95,7 @@ func (e *Engine) ask(ctx context.Context, l *pod.Loaded) bool {
 // once it is to go without a grace.
 func visible(l *pod.Loaded) bool {
 	switch l.State {
-	case pod.Running, pod.Exited:
+	case pod.Prepared, pod.Running, pod.Exited:
 		return true
 	case pod.Marked:
 		return l.Pod.Creator == manifest.CreatorCLI && l.SweepAt > 0

@@ -13,7 +13,8 @@ import (
 
 // Plan is a pod with all of its apps, as a person asks for it. Names of apps
 // are unique in it (manifest.IsName). An app without a LogPath has one after
-// its name, and a pod without a LogDir its own directory's.
+// its name, and a pod without a LogDir its own directory's. Its Creator is
+// CreatorCLI, whatever stands there.
 type Plan struct {
 	Pod  manifest.Pod
 	Init []AppRequest `json:",omitempty"` // run one after the other, each to its good end, before any of Apps
@@ -50,8 +51,9 @@ func (p *Plan) Check() error {
 	return nil
 }
 
-// complete fills what Launch promises.
+// complete fills what a plan promises.
 func (p *Plan) complete() {
+	p.Pod.Creator = manifest.CreatorCLI
 	for _, apps := range []*[]AppRequest{&p.Init, &p.Apps} {
 		*apps = slices.Clone(*apps)
 		for i := range *apps {
@@ -71,31 +73,41 @@ type Launched struct {
 }
 
 // Launch makes a plan's pod and puts all of its apps into it; none is started.
-// Of a plan that can't be launched whole, nothing stays.
-func (e *Engine) Launch(ctx context.Context, p Plan) (l Launched, err error) {
+// It is a new one each time. Of a plan that can't be launched whole, nothing
+// stays.
+func (e *Engine) Launch(ctx context.Context, p Plan) (Launched, error) {
 	if err := p.Check(); err != nil {
-		return l, err
+		return Launched{}, err
 	}
 	p.complete()
+	ctx, cancel := context.WithTimeout(ctx, runPodTimeout)
+	defer cancel()
+	id, err := e.runPod(ctx, p.Pod)
+	if err != nil {
+		return Launched{}, err
+	}
+	return e.furnish(ctx, id, p)
+}
+
+// furnish puts the apps of a plan into its pod, or removes the pod.
+func (e *Engine) furnish(ctx context.Context, id string, p Plan) (l Launched, err error) {
+	l.Pod = id
 	var u undo.Stack
 	defer func() { // after Release there is nothing to unwind
 		if err != nil {
 			err = errors.Join(err, u.Unwind(ctx))
 		}
 	}()
-	if l.Pod, err = e.RunPod(ctx, p.Pod); err != nil {
-		return l, err
-	}
-	u.Push(func(ctx context.Context) error { return e.RemovePod(ctx, l.Pod) })
+	u.Push(func(ctx context.Context) error { return e.RemovePod(ctx, id) })
 	for i, r := range p.all() {
-		id, err := e.AddApp(ctx, l.Pod, r)
+		app, err := e.AddApp(ctx, id, r)
 		if err != nil {
 			return l, err
 		}
 		if i < len(p.Init) {
-			l.Init = append(l.Init, id)
+			l.Init = append(l.Init, app)
 		} else {
-			l.Apps = append(l.Apps, id)
+			l.Apps = append(l.Apps, app)
 		}
 	}
 	u.Release()

@@ -48,16 +48,31 @@ func (e *Engine) Recover(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// recoverPod takes up a pod, unless that is being done.
 func (e *Engine) recoverPod(ctx context.Context, id string) error {
+	f := e.claim(id)
+	if f == nil {
+		return nil
+	}
+	followed, err := e.takeUp(ctx, f)
+	if !followed {
+		e.unclaim(f)
+	}
+	return err
+}
+
+// takeUp reports whether it follows the pod that f claims.
+func (e *Engine) takeUp(ctx context.Context, f *follower) (followed bool, err error) {
+	id := f.id
 	l, err := e.pods.Load(id)
 	switch {
 	case errors.Is(err, errs.NotFound):
-		return nil // it moved on
+		return false, nil // it moved on
 	case errors.Is(err, errs.Corrupt):
 		e.background("put away damaged pod "+id, func(ctx context.Context) error { return e.discard(ctx, id) })
-		return err
+		return false, err
 	case err != nil:
-		return err
+		return false, err
 	}
 	for app, err := range l.Damaged {
 		e.Warn(err, "read part "+app+" of pod "+id)
@@ -70,14 +85,19 @@ func (e *Engine) recoverPod(ctx context.Context, id string) error {
 		if err == nil || !e.waitUnlocked(ctx, id, 0) {
 			// One that lives and doesn't answer is listed as it was last
 			// known, until its follower gets an answer or it dies.
-			e.follow(id, notOurs)
-			return err
+			e.follow(f, notOurs)
+			return true, err
 		}
-		if l, err = e.pods.Load(id); err != nil {
-			return err
+		l, err = e.pods.Load(id)
+		if errors.Is(err, errs.NotFound) {
+			e.vanished(ctx, id)
+			return false, nil
+		}
+		if err != nil {
+			return false, err
 		}
 	}
-	return e.mourn(l)
+	return false, e.mourn(l)
 }
 
 // mourn lists a pod whose supervisor is dead, and buries it in the

@@ -19,13 +19,17 @@ import (
 // of its directory: processes, cgroups, network. It is idempotent and
 // tolerates what is gone already. The caller holds h.
 func (e *Engine) release(ctx context.Context, h *pod.Handle, s *pod.Snapshot) error {
-	apps := make([]string, len(s.Apps))
-	for i, a := range s.Apps {
-		apps[i] = a.ID
-	}
-	err := e.removeCgroups(ctx, s.Pod, apps) // first: what lives could use the rest
+	err := e.removeCgroups(ctx, s.Pod, appIDs(s)) // first: what lives could use the rest
 	crash.Point("stage0.release.cgroups")
 	return errors.Join(err, e.releaseNetwork(ctx, h, s))
+}
+
+func appIDs(s *pod.Snapshot) []string {
+	ids := make([]string, len(s.Apps))
+	for i, a := range s.Apps {
+		ids[i] = a.ID
+	}
+	return ids
 }
 
 // releaseNetwork takes the pod off its networks. network.json stays until

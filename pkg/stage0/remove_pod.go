@@ -77,8 +77,8 @@ func (e *Engine) takeAway(ctx context.Context, s *pod.Snapshot) error {
 			return err
 		}
 	}
-	for _, a := range s.Apps {
-		if err := e.Images.Release(a.ID); err != nil {
+	for _, owner := range append(appIDs(s), s.Pod.ID) { // the pod's own are of its time before it was run
+		if err := e.Images.Release(owner); err != nil {
 			return err // the next gc releases it
 		}
 	}

@@ -41,43 +41,58 @@ func podKey(p *manifest.Pod) string {
 	return fmt.Sprintf("%s %q %q %q %d", p.Creator, p.Namespace, p.Name, p.UID, p.Attempt)
 }
 
-func (e *Engine) runPod(ctx context.Context, p manifest.Pod) (_ string, err error) {
+func (e *Engine) runPod(ctx context.Context, p manifest.Pod) (string, error) {
+	const op = "run pod"
+	st, err := e.define(&p)
+	if err != nil {
+		return "", errs.Wrap(op, podName(&p), err)
+	}
+	h, err := e.pods.Create(&p, st)
+	if err != nil {
+		return "", errs.Wrap(op, podName(&p), err)
+	}
+	return p.ID, errs.Wrap(op, podName(&p), e.makePod(ctx, h, &p, st))
+}
+
+// define completes a new pod, and pins its flavor.
+func (e *Engine) define(p *manifest.Pod) (*manifest.Stage1, error) {
 	st, err := e.Flavors.Pin(p.Handler)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	e.complete(&p)
-	if err := e.CgroupManager.place(&p); err != nil {
-		return "", errs.Wrap("run pod", podName(&p), err)
-	}
+	e.complete(p)
+	return st, e.CgroupManager.place(p)
+}
+
+// makePod makes a pod of what lies in phase prepare, and h with it: on an
+// error nothing of either is left.
+func (e *Engine) makePod(ctx context.Context, h *pod.Handle, p *manifest.Pod, st *manifest.Stage1) (err error) {
 	var u undo.Stack
 	defer func() { // after Release there is nothing to unwind
 		if err != nil {
-			err = errs.Wrap("run pod", podName(&p), errors.Join(err, u.Unwind(ctx)))
+			err = errors.Join(err, u.Unwind(ctx))
 		}
 	}()
-	h, err := e.pods.Create(&p, st)
-	if err != nil {
-		return "", err
-	}
 	u.Push(func(context.Context) error { return e.abandon(h) })
-	if err := errors.Join(writeEtc(h.Dir(), &p), pod.MakeVolumes(h.Dir(), &p)); err != nil {
-		return "", err
+	if err := errors.Join(writeEtc(h.Dir(), p), pod.MakeVolumes(h.Dir(), p)); err != nil {
+		return err
 	}
-	sup, net, err := e.launch(ctx, &u, h, &p, st)
+	sup, net, err := e.launch(ctx, &u, h, p, st)
 	if err != nil {
-		return "", err
+		return err
 	}
 	s := &pod.Snapshot{
-		Pod: &p, Stage1: st, Network: net, State: pod.Running,
+		Pod: p, Stage1: st, Network: net, State: pod.Running,
 		Supervisor: sup.PID, Namespaces: sup.Namespaces,
 	}
 	if err := e.Plugins.Run(ctx, pluginPod(s)); err != nil {
-		return "", err
+		return err
 	}
 	u.Push(func(ctx context.Context) error { e.Plugins.RemovePod(ctx, pluginPod(s)); return nil })
+	f := e.claim(p.ID) // before others can find the pod
+	u.Push(func(context.Context) error { e.unclaim(f); return nil })
 	if err := h.Commit(); err != nil {
-		return "", err
+		return err
 	}
 	u.Release()
 	_ = h.HandOver() // before Release: from then on the lock is the supervisor's alone
@@ -87,8 +102,8 @@ func (e *Engine) runPod(ctx context.Context, p manifest.Pod) (_ string, err erro
 	e.index.Put(s)
 	e.events.publish(Created, "", s)
 	e.events.publish(Started, "", s)
-	e.follow(p.ID, sup.Reap)
-	return p.ID, nil
+	e.follow(f, sup.Reap)
+	return nil
 }
 
 // complete fills what the caller left to us.

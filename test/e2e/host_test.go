@@ -111,7 +111,7 @@ func (s *server) leftovers() (left []string) {
 	}
 	left = append(left, filesBelow(s.path("netns"))...)
 	left = append(left, filesBelow(s.path("run", "pods"))...)
-	for _, phase := range []string{"prepare", "run", "exited-garbage"} {
+	for _, phase := range []string{"prepared", "prepare", "run", "exited-garbage"} {
 		entries, _ := os.ReadDir(s.path("lib", "pods", phase))
 		for _, e := range entries {
 			left = append(left, "pod directory "+filepath.Join(phase, e.Name()))

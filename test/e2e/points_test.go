@@ -17,8 +17,8 @@ import (
 // pointVariants gives what stands for "*" in the name of a crash point that is
 // put together at run time.
 var pointVariants = map[string][]string{
-	"pod.move.*.before": {"run", "exited-garbage"},
-	"pod.move.*.after":  {"run", "exited-garbage"},
+	"pod.move.*.before": {"prepare", "run", "exited-garbage"},
+	"pod.move.*.after":  {"prepare", "run", "exited-garbage"},
 	// States of an app, as the supervisor writes them.
 	"supervisor.status.before-*": {"running", "exited"},
 	"supervisor.status.after-*":  {"running", "exited"},

@@ -12,6 +12,7 @@ type Dir string
 // The files of a pod.
 func (d Dir) Pod() string     { return filepath.Join(string(d), "pod.json") }
 func (d Dir) Stage1() string  { return filepath.Join(string(d), "stage1.json") }
+func (d Dir) Plan() string    { return filepath.Join(string(d), "plan.json") }
 func (d Dir) Network() string { return filepath.Join(string(d), "network.json") }
 func (d Dir) Log() string     { return filepath.Join(string(d), "log") }
 func (d Dir) Etc() string     { return filepath.Join(string(d), "etc") } // hostname, hosts, resolv.conf

@@ -16,6 +16,7 @@ const (
 	KindStatus  = "status"
 	KindStage1  = "stage1"
 	KindNetwork = "network"
+	KindPlan    = "plan"
 )
 
 // Pod is the immutable configuration of a pod: pod.json. (Overhead and
