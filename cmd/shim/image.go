@@ -15,8 +15,9 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
-	"github.com/stagelet/stagelet/pkg/image/archive"
+	"github.com/stagelet/stagelet/pkg/image/appc"
 	"github.com/stagelet/stagelet/pkg/image/store"
+	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
 func imageCommand(s *settings) *cobra.Command {
@@ -37,17 +38,19 @@ func imageImportCommand(s *settings) *cobra.Command {
 	var i importing
 	c := &cobra.Command{
 		Use:   "import FILE",
-		Short: "Import a docker save or OCI archive",
-		Long: `Import the images of an archive made by "docker save", or of an OCI image
-layout packed as a tar, either of them plain or compressed by gzip, zstd, xz or
-bzip2; "-" reads standard input. Every digest, size and diff id is checked
-before an image gets its name; all images of the archive are imported, or none.
+		Short: "Import an ACI, or a docker save or OCI archive",
+		Long: `Import an App Container Image (ACI), the images of an archive made by "docker
+save", or those of an OCI image layout packed as a tar: plain, or compressed by
+gzip, zstd, xz or bzip2. "-" reads standard input. Every digest, size and diff
+id is checked before an image gets its name; all images of the file are
+imported, or none. What an ACI depends on has to be here already.
 
 Whoever may write this host's images may import: the verdict "local import" is
 recorded with each image. If a signature lies beside FILE, as "gpg --armor
 --detach-sign FILE" makes it, whoever made it has to be trusted with the names
 of the images, and is recorded. The ids of the images are printed.`,
 		Example: `  docker save busybox | stagelet image import -
+  stagelet image import app.aci
   stagelet image import app.tar --name registry.example.com/app:v1
   stagelet image import app.tar --signature release/app.tar.asc`,
 		Args: cobra.ExactArgs(1),
@@ -100,7 +103,7 @@ func (i importing) read(ctx context.Context, images *store.Store, file string, p
 	}
 	meter := newMeter(progress)
 	defer meter.end()
-	return archive.Import(ctx, images, in, archive.Options{
+	return stage0.ImportFile(ctx, images, in, stage0.FileImport{
 		Name: i.name, Signature: signature, Insecure: i.insecure.list(), Progress: meter.layer,
 	})
 }
@@ -148,6 +151,7 @@ func imageListCommand(s *settings) *cobra.Command {
 
 type imageRow struct {
 	ID          image.Digest    `json:"id"`
+	AppCID      string          `json:"appcID,omitempty"` // "sha512-…", of what was made from an ACI
 	Tags        []string        `json:"tags"`
 	RepoDigests []string        `json:"repoDigests,omitempty"`
 	Size        int64           `json:"size"` // bytes, of the uncompressed layers
@@ -161,16 +165,24 @@ type imageRow struct {
 
 func imageRows(records []*image.Record) (rows []imageRow) {
 	for _, r := range records {
-		rows = append(rows, imageRow{r.ID, r.Tags, r.RepoDigests, r.Size, r.Layers, r.ImportedAt, r.Pinned, r.Insecure, r.Verdict, r.Earlier})
+		rows = append(rows, imageRow{r.ID, appcID(r), r.Tags, r.RepoDigests, r.Size, r.Layers, r.ImportedAt, r.Pinned, r.Insecure, r.Verdict, r.Earlier})
 	}
 	return rows
+}
+
+// appcID gives the id of the ACI that an image was made from, "" when it wasn't.
+func appcID(r *image.Record) string {
+	if r.AppC == nil {
+		return ""
+	}
+	return appc.FormatID(r.AppC.ID)
 }
 
 // imageTable writes a line for each name of an image.
 func imageTable(f form) func(io.Writer, []imageRow) {
 	return func(w io.Writer, rows []imageRow) {
 		if f == formWide {
-			fmt.Fprintln(w, "IMAGE ID\tNAME\tSIZE\tLAYERS\tPINNED\tIMPORTED\tVERIFIED BY\tRULE\tINSECURE OPTIONS")
+			fmt.Fprintln(w, "IMAGE ID\tNAME\tSIZE\tLAYERS\tPINNED\tIMPORTED\tVERIFIED BY\tRULE\tINSECURE OPTIONS\tACI")
 		} else {
 			fmt.Fprintln(w, "IMAGE ID\tNAME\tSIZE\tLAYERS\tVERIFIED BY\tAGE")
 		}
@@ -185,8 +197,8 @@ func imageTable(f form) func(io.Writer, []imageRow) {
 			size := float64(r.Size) / 1e6
 			for _, name := range names {
 				if f == formWide {
-					fmt.Fprintf(w, "%s\t%s\t%.1f MB\t%d\t%t\t%s\t%s\t%s\t%s\n", r.ID, name, size, len(r.Layers), r.Pinned,
-						r.ImportedAt.Format(time.RFC3339), r.Verdict.Kind, r.Verdict.Rule, dash(strings.Join(r.Insecure, ",")))
+					fmt.Fprintf(w, "%s\t%s\t%.1f MB\t%d\t%t\t%s\t%s\t%s\t%s\t%s\n", r.ID, name, size, len(r.Layers), r.Pinned,
+						r.ImportedAt.Format(time.RFC3339), r.Verdict.Kind, r.Verdict.Rule, dash(strings.Join(r.Insecure, ",")), dash(r.AppCID))
 					continue
 				}
 				fmt.Fprintf(w, "%s\t%s\t%.1f MB\t%d\t%s\t%s\n", r.ID.Encoded()[:shortID], name, size, len(r.Layers), r.Verdict.Kind, age(r.ImportedAt))

@@ -142,11 +142,13 @@ next one to go on with, unless --interrupted is given.`,
 }
 
 func imageManifestCommand(s *settings) *cobra.Command {
-	var config bool
+	var config, oci bool
 	c := &cobra.Command{
 		Use:   "cat-manifest IMAGE",
 		Short: "Print the manifest of an image, to the byte",
-		Args:  cobra.ExactArgs(1),
+		Long: `Print the manifest of an image, to the byte: that of the ACI, if it was made
+from one.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return withImages(s, func(images *store.Store) error {
 				r, err := images.Resolve(args[0])
@@ -154,8 +156,11 @@ func imageManifestCommand(s *settings) *cobra.Command {
 					return err
 				}
 				read := images.Manifest
-				if config {
+				switch {
+				case config:
 					read = images.ConfigBytes
+				case r.AppC != nil && !oci:
+					read = images.AppCManifest
 				}
 				data, err := read(r)
 				if err != nil {
@@ -167,6 +172,8 @@ func imageManifestCommand(s *settings) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&config, "configuration", false, "print the configuration instead")
+	c.Flags().BoolVar(&oci, "oci", false, "print the OCI manifest, also of what was made from an ACI")
+	c.MarkFlagsMutuallyExclusive("configuration", "oci")
 	return c
 }
 

@@ -156,7 +156,10 @@ func (t *teller) Admit(ctx context.Context, candidates ...*image.Candidate) ([]*
 // form says what sort of file brought the candidates.
 func (t *teller) form(candidates []*image.Candidate) string {
 	form := "docker save archive"
-	if candidates[0].Manifest != nil {
+	switch {
+	case candidates[0].ACI != nil:
+		form = "App Container Image (ACI)"
+	case candidates[0].Manifest != nil:
 		form = "OCI image layout"
 	}
 	text := fmt.Sprintf("%s of %d bytes", form, t.file.Transferred)

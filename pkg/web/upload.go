@@ -12,8 +12,8 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
-	"github.com/stagelet/stagelet/pkg/image/archive"
 	"github.com/stagelet/stagelet/pkg/image/spool"
+	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
 const (
@@ -47,7 +47,7 @@ func (s *server) upload(w http.ResponseWriter, r *http.Request) {
 	}
 	in := http.MaxBytesReader(w, r.Body, image.MaxArchiveBytes)
 	t := &story{out: lines{w: w}}
-	records, err := s.takeIn(r.Context(), in, t, archive.Options{
+	records, err := s.takeIn(r.Context(), in, t, stage0.FileImport{
 		Name: r.URL.Query().Get("name"), Signature: signature, Origin: image.OriginRemote,
 	})
 	if err != nil {
@@ -59,13 +59,13 @@ func (s *server) upload(w http.ResponseWriter, r *http.Request) {
 }
 
 // takeIn imports the file in, and tells how it goes.
-func (s *server) takeIn(ctx context.Context, in io.Reader, t *story, o archive.Options) ([]*image.Record, error) {
-	f, err := spool.Take(ctx, s.Images, in, o.Signature)
+func (s *server) takeIn(ctx context.Context, in io.Reader, t *story, i stage0.FileImport) ([]*image.Record, error) {
+	f, err := spool.Take(ctx, s.Images, in, i.Signature)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return archive.ImportFile(ctx, &teller{Store: s.Images, story: t, file: f}, f, o)
+	return stage0.ImportTaken(ctx, &teller{Store: s.Images, story: t, file: f}, f, i)
 }
 
 // checkUpload finds what can be found before anything is read.
