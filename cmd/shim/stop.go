@@ -33,13 +33,16 @@ pods are printed as they end.`,
 				if force {
 					return n.engine.StopPod(c.Context(), p.Pod.ID)
 				}
+				if !c.Flags().Changed("time") && p.Pod.StopGrace > 0 {
+					return n.engine.StopPodGently(c.Context(), p.Pod.ID, time.Duration(p.Pod.StopGrace)*time.Second)
+				}
 				return n.engine.StopPodGently(c.Context(), p.Pod.ID, grace)
 			})
 		},
 	}
 	pods.register(c)
 	c.Flags().BoolVarP(&force, "force", "f", false, "kill at once")
-	c.Flags().DurationVarP(&grace, "time", "t", stopGrace, "grace time between the stop signal and SIGKILL")
+	c.Flags().DurationVarP(&grace, "time", "t", stopGrace, "grace time between the stop signal and SIGKILL, unless the pod has one of its own")
 	c.MarkFlagsMutuallyExclusive("force", "time")
 	return c
 }

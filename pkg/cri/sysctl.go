@@ -11,9 +11,9 @@ import (
 
 var sysctlForm = regexp.MustCompile(`^[a-z0-9](?:[-_a-z0-9]*[a-z0-9])?(?:[./][a-z0-9](?:[-_a-z0-9]*[a-z0-9])?)*$`)
 
-// translateSysctls admits the sysctls of namespaces that the pod has to
+// Sysctls admits the sysctls of namespaces that the pod has to
 // itself: any other would change the host.
-func translateSysctls(field string, sysctls map[string]string, ns manifest.Namespaces) (map[string]string, error) {
+func Sysctls(field string, sysctls map[string]string, ns manifest.Namespaces) (map[string]string, error) {
 	if len(sysctls) == 0 {
 		return nil, nil
 	}

@@ -81,7 +81,7 @@ func podNetwork(p *manifest.Pod, c *runtimeapi.PodSandboxConfig) (err error) {
 	if p.Namespaces.Network == manifest.NamespacePod {
 		p.Hostname, p.Ports = c.GetHostname(), ports
 	}
-	p.Sysctls, err = translateSysctls("linux.sysctls", c.GetLinux().GetSysctls(), p.Namespaces)
+	p.Sysctls, err = Sysctls("linux.sysctls", c.GetLinux().GetSysctls(), p.Namespaces)
 	return err
 }
 

@@ -48,9 +48,9 @@ type UserRequest struct {
 	Username string // instead of UID: a name in the image's /etc/passwd, a number, or the absolute path of a file of the image that the user owns
 	// Groupname is instead of GID: a name in the image's /etc/group, a number,
 	// or a path as above.
-	Groupname string
+	Groupname string `json:",omitempty"`
 	// NonRoot refuses user 0 (Kubernetes runAsNonRoot).
-	NonRoot bool
+	NonRoot bool `json:",omitempty"`
 	// Supplemental groups, beside those that the image's /etc/group gives.
 	Supplemental []uint32
 	// Strict leaves out the groups of /etc/group (CRI

@@ -55,6 +55,9 @@ type Pod struct {
 	// EndsWithApps says that the pod ends once all of its apps have; one of
 	// kubelet goes on until it is stopped.
 	EndsWithApps bool `json:"endsWithApps,omitempty"`
+	// StopGrace is how long its apps may take to end when it is stopped and
+	// nobody says otherwise, in seconds; 0: not set.
+	StopGrace int64 `json:"stopGrace,omitempty"`
 	// RemoveAtEnd says that nothing of the pod is kept once it has ended.
 	RemoveAtEnd bool `json:"removeAtEnd,omitempty"`
 

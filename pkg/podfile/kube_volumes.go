@@ -1,0 +1,213 @@
+package podfile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/stage0"
+)
+
+// volumes checks the volumes, and makes those of the pod's own. An emptyDir is
+// everybody's in the pod, as kubelet makes it; with an fsGroup, that group's.
+func (r *kubeReader) volumes() error {
+	names := map[string]bool{}
+	for i, v := range r.pod.Spec.Volumes {
+		path := at("spec.volumes", i)
+		if names[v.Name] {
+			return invalid(path+".name", "two volumes have the name %.80q", v.Name)
+		}
+		names[v.Name] = true
+		switch {
+		case v.sources() > 1:
+			return invalid(path, "has several sources")
+		case v.EmptyDir != nil:
+			if err := r.emptyDir(path+".emptyDir", v); err != nil {
+				return err
+			}
+		case v.HostPath != nil:
+			if err := v.HostPath.check(path + ".hostPath"); err != nil {
+				return err
+			}
+		case v.Image != nil:
+			if v.Image.Reference == "" {
+				return invalid(path+".image.reference", "is missing")
+			}
+			if err := r.pull(path+".image.pullPolicy", v.Image.Reference, v.Image.PullPolicy); err != nil {
+				return err
+			}
+		default: // kubelet makes an emptyDir of it
+			return invalid(path, "has no source: emptyDir, hostPath or image")
+		}
+	}
+	return nil
+}
+
+func (v *kubeVolume) sources() int {
+	n := 0
+	for _, has := range []bool{v.EmptyDir != nil, v.HostPath != nil, v.Image != nil} {
+		if has {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *kubeReader) emptyDir(path string, v kubeVolume) error {
+	e := manifest.EmptyVolume{Name: v.Name, Mode: 0o777}
+	if group := r.pod.Spec.SecurityContext.FSGroup; group != nil {
+		if *group < 0 || *group >= noID {
+			return invalid("spec.securityContext.fsGroup", "%d is no group", *group)
+		}
+		e.Mode, e.GID = 0o2777, uint32(*group)
+	}
+	r.empty = append(r.empty, e)
+	switch v.EmptyDir.Medium {
+	case "":
+	case "Memory":
+		r.note(path+".medium", "it lies on the disk")
+	default:
+		return unsupported(path+".medium", "there is no %.80q here", v.EmptyDir.Medium)
+	}
+	if v.EmptyDir.SizeLimit != nil {
+		r.note(path+".sizeLimit", "disks are not limited")
+	}
+	return nil
+}
+
+// noID means "no id" to the kernel (setresuid(2)).
+const noID = 1<<32 - 1
+
+// check holds a path of the host against the type that it has to have.
+// Nothing is made: what is to be made if it is missing has to be there.
+func (h *kubeHostPath) check(path string) error {
+	if !filepath.IsAbs(h.Path) || strings.ContainsRune(h.Path, 0) {
+		return invalid(path+".path", "%.200q is no absolute path", h.Path)
+	}
+	const chars = fs.ModeDevice | fs.ModeCharDevice
+	kinds := map[string]fs.FileMode{
+		"Directory": fs.ModeDir, "DirectoryOrCreate": fs.ModeDir, "File": 0, "FileOrCreate": 0,
+		"Socket": fs.ModeSocket, "CharDevice": chars, "BlockDevice": fs.ModeDevice,
+	}
+	want, known := kinds[h.Type]
+	if h.Type == "" {
+		return nil
+	} else if !known {
+		return invalid(path+".type", "%.80q is no type of a hostPath", h.Type)
+	}
+	fi, err := os.Stat(h.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errs.New("check", errs.Precondition, path, errors.New(h.Path+" doesn't exist on this host, and nothing is made there: make it first"))
+	case err != nil:
+		return errs.Wrap("check", path, err)
+	case fi.Mode().Type() != want:
+		return errs.New("check", errs.Precondition, path, errors.New(h.Path+" is no "+strings.TrimSuffix(h.Type, "OrCreate")))
+	}
+	return nil
+}
+
+// mounts gives those of an app, and apart from them the pod's own volumes.
+func (r *kubeReader) mounts(path string, all []kubeMount) (mounts []*runtimeapi.Mount, own []stage0.VolumeMount, err error) {
+	for i, k := range all {
+		path := at(path, i)
+		if !filepath.IsAbs(k.MountPath) {
+			return nil, nil, invalid(path+".mountPath", "%.200q is no absolute path", k.MountPath)
+		}
+		if k.SubPath != "" && !filepath.IsLocal(k.SubPath) {
+			return nil, nil, invalid(path+".subPath", "%.200q leaves the volume", k.SubPath)
+		}
+		v, err := r.volume(path+".name", k.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if v.EmptyDir != nil {
+			if err := ownMount(path, k); err != nil {
+				return nil, nil, err
+			}
+			own = append(own, stage0.VolumeMount{Volume: v.Name, Destination: k.MountPath, ReadOnly: k.ReadOnly})
+			continue
+		}
+		m, err := mount(path, v, k)
+		if err != nil {
+			return nil, nil, err
+		}
+		mounts = append(mounts, m)
+	}
+	return mounts, own, nil
+}
+
+func (r *kubeReader) volume(path, name string) (*kubeVolume, error) {
+	for i := range r.pod.Spec.Volumes {
+		if v := &r.pod.Spec.Volumes[i]; v.Name == name {
+			return v, nil
+		}
+	}
+	return nil, invalid(path, "spec.volumes has no %.80q", name)
+}
+
+// ownMount refuses what a volume of the pod's own can't.
+func ownMount(path string, k kubeMount) error {
+	switch {
+	case k.SubPath != "":
+		return unsupported(path+".subPath", "an emptyDir is mounted as a whole")
+	case k.MountPropagation != "" && k.MountPropagation != "None":
+		return unsupported(path+".mountPropagation", "nothing is mounted below an emptyDir")
+	}
+	return nil
+}
+
+func mount(path string, v *kubeVolume, k kubeMount) (*runtimeapi.Mount, error) {
+	m := &runtimeapi.Mount{ContainerPath: k.MountPath, Readonly: k.ReadOnly}
+	switch k.RecursiveReadOnly {
+	case "", "Disabled", "IfPossible":
+	case "Enabled":
+		m.RecursiveReadOnly = true
+	default:
+		return nil, invalid(path+".recursiveReadOnly", "%.80q is none of Disabled, IfPossible and Enabled", k.RecursiveReadOnly)
+	}
+	switch k.MountPropagation {
+	case "", "None":
+	case "HostToContainer":
+		m.Propagation = runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
+	case "Bidirectional":
+		m.Propagation = runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
+	default:
+		return nil, invalid(path+".mountPropagation", "%.80q is none of None, HostToContainer and Bidirectional", k.MountPropagation)
+	}
+	if v.Image != nil {
+		m.Image = &runtimeapi.ImageSpec{Image: v.Image.Reference, UserSpecifiedImage: v.Image.Reference}
+		m.ImageSubPath, m.Readonly = k.SubPath, true
+		return m, nil
+	}
+	m.HostPath = filepath.Join(v.HostPath.Path, k.SubPath)
+	if k.SubPath != "" {
+		var err error
+		m.HostPath, err = subPath(path+".subPath", v.HostPath.Path, m.HostPath)
+		return m, err
+	}
+	return m, nil
+}
+
+// subPath gives where a path in a volume really is, and refuses one that a
+// symbolic link leads out of it.
+func subPath(path, volume, sub string) (string, error) {
+	realVolume, err := filepath.EvalSymlinks(volume)
+	if err != nil {
+		return "", errs.Wrap("check", path, err)
+	}
+	realSub, err := filepath.EvalSymlinks(sub)
+	if err != nil {
+		return "", errs.Wrap("check", path, err)
+	}
+	if inside, err := filepath.Rel(realVolume, realSub); err != nil || !filepath.IsLocal(inside) {
+		return "", errs.New("check", errs.Denied, path, errors.New(sub+" leads out of the volume"))
+	}
+	return realSub, nil
+}

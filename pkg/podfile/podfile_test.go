@@ -1,0 +1,257 @@
+package podfile
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/image/appc"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/stage0"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files") //nolint:gochecknoglobals // a flag
+
+type handlers struct{}
+
+func (handlers) Handlers() []stage0.Handler {
+	return []stage0.Handler{{}, {Name: "gvisor"}}
+}
+
+func options() Options {
+	return Options{Handlers: handlers{}, Manifest: func(_ context.Context, name string) (*appc.ImageManifest, error) {
+		if !strings.HasPrefix(name, "sha512-") {
+			return nil, nil
+		}
+		return &appc.ImageManifest{Name: "example.com/of-image", App: &appc.App{
+			User: "0", Group: "0", MountPoints: []appc.MountPoint{{Name: "work", Path: "/data"}, {Name: "other", Path: "/other", ReadOnly: true}},
+			Isolators: []appc.Isolator{
+				{Name: "os/linux/capabilities-retain-set", Value: json.RawMessage(`{"set":["CAP_CHOWN","CAP_SYS_ADMIN"]}`)},
+				{Name: "os/linux/seccomp-retain-set", Value: json.RawMessage(`{"set":["@appc.io/all"]}`)},
+			},
+		}}, nil
+	}}
+}
+
+func TestGolden(t *testing.T) {
+	for _, name := range []string{"kube.yaml", "cri.json", "appc.json"} {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := Read(context.Background(), data, options())
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if len(f.Plan.Pod.UID) != 64 {
+			t.Errorf("%s: the pod's UID is %q", name, f.Plan.Pod.UID)
+		}
+		f.Plan.Pod.UID = "(new each time)"
+		for i := range f.Plan.Apps { // depends on the host
+			f.Plan.Apps[i].App.Security.AppArmor = ""
+		}
+		got, err := json.MarshalIndent(f, "", "\t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, '\n')
+		golden := filepath.Join("testdata", strings.TrimSuffix(name, filepath.Ext(name))+".golden")
+		if *update {
+			if err := os.WriteFile(golden, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s isn't %s any more (rewrite it with -update, and look):\n%s", name, golden, got)
+		}
+	}
+}
+
+// kube gives a Pod with more fields of its spec, in JSON, and of its container.
+func kube(spec, container string) string {
+	if spec != "" {
+		spec += ","
+	}
+	if container != "" {
+		container = "," + container
+	}
+	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{` + spec + `"restartPolicy":"Never","containers":[{"name":"c","image":"i"` + container + `}]}}`
+}
+
+func podManifest(rest string) string {
+	return `{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{"name":"a","image":{"name":"example.com/a"}` + rest + `}`
+}
+
+func isolated(name, value string) string {
+	return podManifest(`,"app":{"exec":["/a"],"user":"0","group":"0","isolators":[{"name":"` + name + `","value":` + value + `}]}}]`)
+}
+
+func TestRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		file string
+		kind errs.Kind
+		says string
+	}{
+		"empty":              {"", errs.Invalid, "empty"},
+		"no object":          {"[1]", errs.Invalid, "no object"},
+		"unknown form":       {"a: b", errs.Invalid, "neither"},
+		"several documents":  {kube("", "") + "\n---\na: b\n", errs.Invalid, "several documents"},
+		"too large":          {strings.Repeat(" ", MaxSize+1), errs.Invalid, "larger"},
+		"alias":              {"a: &a x\nb: *a\n", errs.Invalid, "aliases"},
+		"deep":               {strings.Repeat("- ", 2000) + "x", errs.Invalid, "deeper"},
+		"one key twice":      {"kind: Pod\nkind: Pod\n", errs.Invalid, "kind"},
+		"image manifest":     {`{"acKind":"ImageManifest","acVersion":"0.8.11"}`, errs.Invalid, "run the image"},
+		"Deployment":         {`{"apiVersion":"apps/v1","kind":"Deployment"}`, errs.Invalid, "Deployment"},
+		"List":               {`{"apiVersion":"v1","kind":"List"}`, errs.Invalid, "List"},
+		"no containers":      {`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{}}`, errs.Invalid, "no app"},
+		"no name":            {`{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":"c","image":"i"}]}}`, errs.Invalid, "metadata.name"},
+		"misspelt":           {kube("", `"comand":["x"]`), errs.Invalid, "spec.containers[0].comand"},
+		"other case":         {kube(`"HostNetwork":true`, ""), errs.Invalid, "HostNetwork"},
+		"wrong type":         {kube(`"hostNetwork":"yes"`, ""), errs.Invalid, "hostNetwork"},
+		"secret":             {kube(`"volumes":[{"name":"v","secret":{"secretName":"s"}}]`, ""), errs.Unsupported, "spec.volumes[0].secret"},
+		"token":              {kube(`"volumes":[{"name":"v","projected":{"sources":[{"serviceAccountToken":{}}]}}]`, ""), errs.Unsupported, "spec.volumes[0].projected"},
+		"unknown volume":     {kube(`"volumes":[{"name":"v","rbd":{}}]`, ""), errs.Invalid, "rbd"},
+		"two sources":        {kube(`"volumes":[{"name":"v","emptyDir":{},"hostPath":{"path":"/"}}]`, ""), errs.Invalid, "several sources"},
+		"no source":          {kube(`"volumes":[{"name":"v"}]`, ""), errs.Invalid, "no source"},
+		"automount":          {kube(`"automountServiceAccountToken":true`, ""), errs.Unsupported, "automountServiceAccountToken"},
+		"secretKeyRef":       {kube("", `"env":[{"name":"A","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}]`), errs.Unsupported, "spec.containers[0].env[0].valueFrom"},
+		"envFrom":            {kube("", `"envFrom":[{"configMapRef":{"name":"s"}}]`), errs.Unsupported, "envFrom"},
+		"a file as dir":      {kube(`"volumes":[{"name":"v","hostPath":{"path":"/etc/passwd","type":"Directory"}}]`, ""), errs.Precondition, "no Directory"},
+		"absent":             {kube(`"volumes":[{"name":"v","hostPath":{"path":"/absent","type":"DirectoryOrCreate"}}]`, ""), errs.Precondition, "make it first"},
+		"sub path climbs":    {kube(`"volumes":[{"name":"v","hostPath":{"path":"/etc"}}]`, `"volumeMounts":[{"name":"v","mountPath":"/v","subPath":"../root"}]`), errs.Invalid, "subPath"},
+		"sub path is a link": {kube(`"volumes":[{"name":"v","hostPath":{"path":"/proc/self"}}]`, `"volumeMounts":[{"name":"v","mountPath":"/v","subPath":"root"}]`), errs.Denied, "out of the volume"},
+		"no such volume":     {kube("", `"volumeMounts":[{"name":"v","mountPath":"/v"}]`), errs.Invalid, "volumeMounts[0].name"},
+		"windows":            {kube(`"os":{"name":"windows"}`, ""), errs.Unsupported, "spec.os"},
+		"sysctl of the host": {kube(`"securityContext":{"sysctls":[{"name":"kernel.panic","value":"1"}]}`, ""), errs.Invalid, "kernel.panic"},
+		"profile climbs":     {kube("", `"securityContext":{"seccompProfile":{"type":"Localhost","localhostProfile":"../x"}}`), errs.Invalid, "localhostProfile"},
+		"no quantity":        {kube("", `"resources":{"limits":{"cpu":"much"}}`), errs.Invalid, "quantity"},
+		"unknown resource":   {kube("", `"resources":{"limits":{"example.com/gpu":1}}`), errs.Unsupported, "gpu"},
+		"unknown handler":    {kube(`"hostUsers":true`, `"tty":1`), errs.Invalid, "tty"},
+		"name of an app":     {strings.Replace(kube("", ""), `"name":"c"`, `"name":"C_1"`, 1), errs.Invalid, "C_1"},
+		"alias without ip":   {kube(`"hostAliases":[{"ip":"x","hostnames":["a"]}]`, ""), errs.Invalid, "hostAliases[0].ip"},
+		"alias with a line":  {kube(`"hostAliases":[{"ip":"10.0.0.1","hostnames":["a\\n10.0.0.2 b"]}]`, ""), errs.Invalid, "hostAliases[0].hostnames[0]"},
+		"CRI without pod":    {`{"containers":[]}`, errs.Invalid, "pod"},
+		"CRI unknown field":  {`{"pod":{"metadata":{"name":"a"},"hostnam":"x"},"containers":[]}`, errs.Invalid, "hostnam"},
+		"CRI windows":        {`{"pod":{"metadata":{"name":"a"},"windows":{}},"containers":[]}`, errs.Invalid, "windows"},
+		"CRI value":          {`{"pod":{"metadata":{"name":"a"}},"containers":[{"metadata":{"name":"c"},"envs":[{"key":"a","value":{}}]}]}`, errs.Invalid, "containers[0].envs[0].value"},
+		"no volume of appc":  {podManifest(`,"mounts":[{"volume":"v","path":"/v"}]}]`), errs.Invalid, "apps[0].mounts[0].volume"},
+		"port of nobody":     {podManifest(`}],"ports":[{"name":"http","hostPort":80}]`), errs.Invalid, "ports[0]"},
+		"two sets":           {strings.Replace(isolated("os/linux/capabilities-retain-set", `{"set":["CAP_CHOWN"]}`), `"isolators":[`, `"isolators":[{"name":"os/linux/capabilities-remove-set","value":{"set":["CAP_KILL"]}},`, 1), errs.Invalid, "one isolator at most"},
+		"empty set":          {isolated("os/linux/seccomp-retain-set", `{"set":[]}`), errs.Invalid, "apps[0].app.isolators[0].value.set"},
+		"no capability":      {isolated("os/linux/capabilities-retain-set", `{"set":["CAP_FLY"]}`), errs.Invalid, "CAP_FLY"},
+		"no such error":      {isolated("os/linux/seccomp-remove-set", `{"set":["reboot"],"errno":"EX"}`), errs.Invalid, "EX"},
+		"score":              {isolated("os/linux/oom-score-adj", `5000`), errs.Invalid, "5000"},
+	} {
+		f, err := Read(context.Background(), []byte(c.file), options())
+		if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+	}
+}
+
+func TestExpand(t *testing.T) {
+	value := func(name string) (string, bool) { return strings.ToLower(name), name != "NO" }
+	for text, want := range map[string]string{
+		"": "", "plain": "plain", "$(A)-$(B)": "a-b", "$$(A)": "$(A)", "$$$(A)": "$a", "$(NO)": "$(NO)", "$(A": "$(A", "$A $": "$A $", "$": "$", "$$": "$", "$()": "",
+	} {
+		if got := expand(text, value); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestQuantity(t *testing.T) {
+	for text, milli := range map[string]int64{
+		"0": 0, "1": 1000, "250m": 250, "0.1": 100, ".5": 500, "1.5": 1500, "1k": 1e6, "1K": 1e6, "64Mi": 64 << 20 * 1000, "2e3": 2e6, "1e-3": 1, "1u": 1, "100n": 1, "+3": 3000,
+	} {
+		q, err := parseQuantity(text)
+		if err != nil || q.milli() != milli {
+			t.Errorf("%s: %d, %v", text, q.milli(), err)
+		}
+	}
+	for _, text := range []string{"", "-1", "1 M", "1m1", "Mi", "1e99", "99999999999E", "1Q", "0x10", "NaN", "1_000"} {
+		if _, err := parseQuantity(text); err == nil {
+			t.Errorf("%q is one", text)
+		}
+	}
+}
+
+func TestKubeletsShares(t *testing.T) {
+	for milli, want := range map[int64]int64{0: 2, 1: 2, 250: 256, 1000: 1024, 1 << 60: maxShares} {
+		if got := cpuShares(milli); got != want {
+			t.Errorf("%d: %d shares, not %d", milli, got, want)
+		}
+	}
+	for milli, want := range map[int64]int64{0: 1000, 5: 1000, 1500: 150000} {
+		if got := cpuQuota(milli); got != want {
+			t.Errorf("%d: a quota of %d, not %d", milli, got, want)
+		}
+	}
+}
+
+func TestAccess(t *testing.T) {
+	var pod manifest.Pod
+	var app stage0.AppRequest
+	empty, host := appc.Volume{Name: "v", Kind: appc.VolumeEmpty}, appc.Volume{Name: "h", Kind: appc.VolumeHost, Source: "/h", ReadOnly: true}
+	for _, m := range []struct {
+		v      appc.Volume
+		path   string
+		access Access
+	}{{empty, "/a", ReadWrite}, {empty, "/b", ReadOnly}, {host, "/c", ReadWrite}} {
+		if err := Mount(&pod, &app, m.v, m.path, m.access); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(pod.Volumes) != 1 || len(app.Volumes) != 2 || app.Volumes[0].ReadOnly || !app.Volumes[1].ReadOnly || !app.App.Mounts[0].ReadOnly {
+		t.Errorf("%+v %+v", pod, app)
+	}
+	no := false
+	host.Recursive = &no
+	if err := Mount(&pod, &app, host, "/d", ReadOnly); !errors.Is(err, errs.Unsupported) {
+		t.Errorf("not recursive: %v", err)
+	}
+}
+
+func TestVolumeNames(t *testing.T) {
+	long := strings.Repeat("a", 60)
+	for _, pair := range [][2]string{{"app", "data"}, {long, long}, {long + "aaa", "b"}} {
+		if name := volumeName(pair[0], pair[1]); !manifest.IsName(name) {
+			t.Errorf("%q names no volume", name)
+		}
+	}
+	if volumeName(long, "b-1") == volumeName(long, "b-2") {
+		t.Error("two mount points share a volume")
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	for _, name := range []string{"kube.yaml", "cri.json", "appc.json"} {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte("a: &a [x]\nb: *a\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file, err := Read(context.Background(), data, options())
+		switch {
+		case err != nil && errs.KindOf(err) == errs.Internal:
+			t.Errorf("an error of ours: %v", err)
+		case err == nil && file.Plan.Check() != nil:
+			t.Error("a plan that can't be")
+		}
+	})
+}
