@@ -79,7 +79,7 @@ var siblings = map[[2]string]string{
 	{"pkg/image/archive", "pkg/image/store"}:  "an import ends in a commit",
 	{"pkg/image/discovery", "pkg/image/appc"}: "it looks for images by their names and labels",
 	{"pkg/image/archive", "pkg/image/spool"}:  "archives are files",
-	{"pkg/podfile", "pkg/cri"}:               "files hold what kubelet sends, and one translation reads both",
+	{"pkg/podfile", "pkg/cri"}:                "files hold what kubelet sends, and one translation reads both",
 	{"pkg/image/appc", "pkg/image/store"}:     "an import ends in a commit",
 	{"pkg/image/appc", "pkg/image/spool"}:     "ACIs are files",
 	{"pkg/image/appc", "pkg/image/trust"}:     "the name that was asked for and the one that is said are compared there",
