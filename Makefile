@@ -78,13 +78,7 @@ benchpull: build ## measure pulls of a large image against a comparison
 
 .PHONY: install
 install: build ## install below PREFIX (/usr/local), with a systemd unit
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/stagelet bin/stagelet-stage1
-	install -d -m 755 $(DESTDIR)$(PREFIX)/lib/systemd/system
-	sed 's|@PREFIX@|$(PREFIX)|' hack/stagelet.service.in > $(DESTDIR)$(PREFIX)/lib/systemd/system/stagelet.service
-	install -d -m 755 $(DESTDIR)/etc/stagelet $(DESTDIR)/etc/stagelet/trustedkeys
-	install -D -m 644 -t $(DESTDIR)/usr/lib/stagelet/trustedkeys/sigstore trustedkeys/sigstore/trusted_root.json
-	install -D -m 644 -t $(DESTDIR)/usr/lib/stagelet/trustedkeys/prefix.d/registry.k8s.io trustedkeys/prefix.d/registry.k8s.io/kubernetes.yaml
-	install -d -m 711 $(DESTDIR)/var/lib/stagelet
+	bin/stagelet install --prefix $(PREFIX) --destdir "$(DESTDIR)"
 
 .PHONY: clean
 clean: ## remove what was built

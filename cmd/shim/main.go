@@ -12,15 +12,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// release is the version of this source; commit is set by the linker (see the
-// Makefile).
-const release = "0.1.0"
-
-var commit = "unknown" //nolint:gochecknoglobals // the linker has no other place
-
-// version is what kubelet parses: it begins with major.minor.patch.
-func version() string { return release + "+" + commit }
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -47,18 +38,12 @@ server runs or not.
 	}
 	s := &settings{}
 	s.register(c.PersistentFlags())
-	c.AddCommand(serveCommand(s), fetchCommand(s), imageCommand(s), trustCommand(s), listCommand(s), statusCommand(s), logsCommand(s), stopCommand(s), rmCommand(s), gcCommand(s), fsckCommand(s), versionCommand())
+	c.AddCommand(
+		serveCommand(s),
+		fetchCommand(s), imageCommand(s), trustCommand(s),
+		listCommand(s), statusCommand(s), logsCommand(s), stopCommand(s), rmCommand(s),
+		gcCommand(s), fsckCommand(s),
+		installCommand(s), configCommand(s), versionCommand(),
+	)
 	return c
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(c.OutOrStdout(), "stagelet", version())
-			return err
-		},
-	}
 }

@@ -12,12 +12,13 @@ import (
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
+// RuntimeAPIVersion is the version of CRI that is served.
+const RuntimeAPIVersion = "v1"
+
 const (
 	runtimeName = "stagelet"
-	// kubeletAPIVersion is what Version.version must say, and runtimeAPIVersion
-	// the version of CRI itself.
+	// kubeletAPIVersion is what Version.version must say.
 	kubeletAPIVersion = "0.1.0"
-	runtimeAPIVersion = "v1"
 )
 
 // nodeStatus serves the RPCs about the node as a whole.
@@ -32,7 +33,7 @@ func (n *nodeStatus) Version(context.Context, *runtimeapi.VersionRequest) (*runt
 		Version:           kubeletAPIVersion,
 		RuntimeName:       runtimeName,
 		RuntimeVersion:    n.options.Version,
-		RuntimeApiVersion: runtimeAPIVersion,
+		RuntimeApiVersion: RuntimeAPIVersion,
 	}, nil
 }
 
