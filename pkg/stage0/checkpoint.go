@@ -91,18 +91,32 @@ func (e *Engine) checkpointDir() (string, error) {
 	return os.MkdirTemp(e.checkpoints(), "app-")
 }
 
-// archive writes the tree at dir as a tar to location.
+// archive writes the tree at dir as a tar to location. Until it is whole it
+// has no name, so that nothing is left of it, whoever dies; where the file
+// system has no such files, it has one beside location. That is how it takes
+// the place of a file, too.
 func archive(ctx context.Context, dir, location string) error {
-	f, err := os.CreateTemp(filepath.Dir(location), ".checkpoint-")
+	beside := atomicfile.TempName(location)
+	f, err := sys.CreateUnnamed(filepath.Dir(location))
+	unnamed := err == nil
+	if errors.Is(err, errs.Unsupported) {
+		f, err = os.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	}
 	if err != nil {
 		return err
 	}
-	err = errors.Join(layer.Diff(ctx, dir, f), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), location)
+	err = layer.Diff(ctx, dir, f)
+	if err == nil && unnamed {
+		if err = sys.GiveName(f, location); !errors.Is(err, errs.Exists) {
+			return errors.Join(err, f.Close())
+		}
+		err = sys.GiveName(f, beside)
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(beside, location)
 	}
 	if err != nil {
-		err = errors.Join(err, os.Remove(f.Name()))
+		err = errors.Join(err, os.RemoveAll(beside)) // if it is there
 	}
 	return err
 }
