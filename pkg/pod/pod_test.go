@@ -28,6 +28,30 @@ func open(t testing.TB, dir string) *pod.Store {
 	return s
 }
 
+// What an older version made for root alone has to let root of a user
+// namespace through; what pods don't lie below stays as it is.
+func TestTreesThatWereClosed(t *testing.T) {
+	dir := t.TempDir()
+	closed := []string{"pods/run", "pods", "run"}
+	for _, name := range closed {
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, name), 0o700), os.Chmod(filepath.Join(dir, name), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, "run"), os.ModeSticky|0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "run", "other"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir)
+	for name, want := range map[string]os.FileMode{"pods": 0o711, "pods/run": 0o711, "pods/prepare": 0o711, "run": os.ModeSticky | 0o751, "run/other": 0o700} {
+		if fi, err := os.Stat(filepath.Join(dir, name)); err != nil || fi.Mode()&^os.ModeDir != want {
+			t.Errorf("%s: %v, %v, want %v", name, fi.Mode(), err, want)
+		}
+	}
+}
+
 func newPod() *manifest.Pod {
 	return &manifest.Pod{Version: manifest.Version, ID: pod.NewID(), Name: "web", CgroupParent: "/x", CreatedAt: 1}
 }

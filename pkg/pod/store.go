@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
 	"github.com/stagelet/stagelet/internal/crash"
@@ -22,18 +23,40 @@ type Store struct {
 	run  string // <run>/<id>, lost at reboot
 }
 
-// Open makes the tree where it is missing.
+// Open makes the tree where it is missing, and lets everybody pass through it.
 func Open(root, run string) (*Store, error) {
 	s := &Store{root: root, run: run}
+	dirs := []string{root, run}
 	for _, phase := range Phases() {
-		if err := os.MkdirAll(filepath.Join(root, string(phase)), 0o711); err != nil {
-			return nil, errs.Wrap("open pods", root, err)
+		dirs = append(dirs, filepath.Join(root, string(phase)))
+	}
+	for _, dir := range dirs {
+		if err := MakePassable(dir); err != nil {
+			return nil, err
 		}
 	}
-	if err := os.MkdirAll(run, 0o711); err != nil {
-		return nil, errs.Wrap("open pods", run, err)
-	}
 	return s, nil
+}
+
+// MakePassable makes a directory that pods lie below, and lets everybody pass
+// through it, though not read it: root of a user namespace is nobody here, and
+// has to get to its pod's files. One that is there may be an older version's,
+// and closed; somebody else's is left alone.
+func MakePassable(dir string) error {
+	const op = "make directory of pods"
+	const pass = 0o711
+	if err := os.MkdirAll(dir, pass); err != nil {
+		return errs.Wrap(op, dir, err)
+	}
+	fi, err := os.Stat(dir)
+	if err != nil {
+		return errs.Wrap(op, dir, err)
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if mode := fi.Mode() | pass; ok && int(st.Uid) == os.Geteuid() && mode != fi.Mode() {
+		err = os.Chmod(dir, mode&^os.ModeType)
+	}
+	return errs.Wrap(op, dir, err)
 }
 
 // Dir gives where a pod of that id lies, or would, in a phase.

@@ -89,6 +89,11 @@ func New(o Options) (*Engine, error) {
 	if o.CgroupManager == Systemd && !systemd.Booted() {
 		return nil, errs.New("start engine", errs.Unsupported, "cgroup driver", errors.New("systemd is not this host's service manager"))
 	}
+	for _, dir := range []string{o.Root, o.Run} {
+		if err := pod.MakePassable(dir); err != nil {
+			return nil, err
+		}
+	}
 	pods, err := pod.Open(filepath.Join(o.Root, "pods"), filepath.Join(o.Run, "pods"))
 	if err != nil {
 		return nil, err
