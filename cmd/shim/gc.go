@@ -1,42 +1,39 @@
 package main
 
 import (
-	"time"
-
 	"github.com/spf13/cobra"
 
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
 func gcCommand(s *settings) *cobra.Command {
-	var grace time.Duration
+	p := stage0.Periods{}
 	c := &cobra.Command{
 		Use:   "gc",
 		Short: "Clean up after pods that ended and processes that died",
 		Long: `Release what pods still hold whose supervisors died, sweep what was never
-finished or was removed, and drop layers that no image and no app uses. Pods
-that a person ran are swept once they have ended for the grace period; pods of
-kubelet are removed by kubelet alone. The server does the same by itself.`,
+finished or was removed, and drop layers that no image and no app uses. The
+server does the same by itself.
+
+A pod that a person ran is marked once it has ended, and swept when the grace
+period is over that held when it was marked; a prepared pod that nobody runs is
+swept when it is older than --expire-prepared. Pods of kubelet are removed by
+kubelet alone. What is to go at once, "stagelet rm" removes.`,
+		Example: `  stagelet gc
+  stagelet gc --grace-period 0s --expire-prepared 1h
+  stagelet gc --mark-only`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			config, err := s.config()
-			if err != nil {
-				return err
-			}
-			n, err := openNode(config)
-			if err != nil {
-				return err
-			}
-			if !c.Flags().Changed("grace-period") {
-				grace = config.grace()
-			}
-			err = n.engine.GC(c.Context(), stage0.Periods{Grace: grace, ExpirePrepared: stage0.DefaultExpirePrepared})
-			if cerr := n.close(); err == nil {
-				err = cerr
-			}
-			return err
+			return withNode(s, func(config *config, n *node) error {
+				if !c.Flags().Changed("grace-period") {
+					p.Grace = config.grace()
+				}
+				return n.engine.GC(c.Context(), p)
+			})
 		},
 	}
-	c.Flags().DurationVar(&grace, "grace-period", 0, "how long an ended pod is kept (default: gc.grace of the configuration)")
+	c.Flags().DurationVar(&p.Grace, "grace-period", 0, "how long a pod that has ended is kept (default: gc.grace of the configuration)")
+	c.Flags().DurationVar(&p.ExpirePrepared, "expire-prepared", stage0.DefaultExpirePrepared, "how long a prepared pod waits to be run")
+	c.Flags().BoolVar(&p.MarkOnly, "mark-only", false, "mark, and delete nothing")
 	return c
 }

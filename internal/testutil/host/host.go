@@ -164,7 +164,7 @@ func (h *Host) cleanUp() {
 	h.killSupervisors()
 	// The first marks what it buries, the second sweeps what is marked.
 	for range 2 {
-		if out, err := h.Command("gc", "--grace-period=1ns"); err != nil {
+		if out, err := h.Command("gc", "--grace-period=1ns", "--expire-prepared=1ns"); err != nil {
 			h.t.Errorf("gc: %v\n%s", err, out)
 		}
 	}
