@@ -6,11 +6,11 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,7 +21,6 @@ import (
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
-	"github.com/stagelet/stagelet/pkg/image/layer"
 	"github.com/stagelet/stagelet/pkg/image/store"
 )
 
@@ -114,41 +113,39 @@ func verify(t testing.TB, s *store.Store, r *image.Record) {
 }
 
 // rendering tells what an app would see of an image: "dir/", "file=content",
-// "link->target", sorted.
-func rendering(t testing.TB, s *store.Store, r *image.Record) []string {
+// "link->target", sorted. The kernel stacks the layers.
+func rendering(t testing.TB, s *store.Store, r *image.Record) (lines []string) {
 	t.Helper()
 	paths, err := s.LayerPaths(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return merged(t, paths)
-}
-
-// merged stacks trees as overlayfs does: what is higher hides what isn't a
-// directory, or is hidden by it.
-func merged(t testing.TB, paths []layer.Path) []string {
-	t.Helper()
-	all := map[string]string{}
+	lower := []string{t.TempDir()} // it has to have two at least
 	for _, p := range paths {
-		err := filepath.WalkDir(p.Path, func(at string, e fs.DirEntry, err error) error {
-			if err != nil || at == p.Path {
-				return err
-			}
-			name := strings.TrimPrefix(at, p.Path+"/")
-			if before, there := all[name]; there && (!e.IsDir() || !strings.HasPrefix(before, "/")) {
-				maps.DeleteFunc(all, func(other, _ string) bool { return other == name || strings.HasPrefix(other, name+"/") })
-			}
-			all[name], err = look(at, e)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
+		lower = append(lower, strings.ReplaceAll(p.Path, ",", `\,`))
+	}
+	slices.Reverse(lower)
+	at := t.TempDir()
+	if err := syscall.Mount("overlay", at, "overlay", syscall.MS_RDONLY, "lowerdir="+strings.Join(lower, ":")); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Unmount(at, 0); err != nil {
+			t.Error(err)
 		}
+	}()
+	err = filepath.WalkDir(at, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || path == at {
+			return err
+		}
+		what, err := look(path, e)
+		lines = append(lines, strings.TrimPrefix(path, at+"/")+what)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	var lines []string
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		lines = append(lines, name+all[name])
-	}
+	slices.Sort(lines)
 	return lines
 }
 
@@ -168,3 +165,14 @@ func look(at string, e fs.DirEntry) (string, error) {
 func file(name, body string) busybox.File { return busybox.Regular(name, 0o644, []byte(body)) }
 func dir(name string) busybox.File        { return busybox.Directory(name, 0o755) }
 func link(name, to string) busybox.File   { return busybox.Symlink(name, to) }
+
+// nothingLeft fails unless the store is as it was.
+func nothingLeft(t testing.TB, s *store.Store) {
+	t.Helper()
+	expectClean(t, s)
+	for _, dir := range []string{"layers", "blobs", "records"} {
+		if left, err := os.ReadDir(filepath.Join(s.Root(), dir)); err != nil || len(left) != 0 {
+			t.Errorf("%s has %v, %v", dir, left, err)
+		}
+	}
+}

@@ -78,7 +78,7 @@ func TestImport(t *testing.T) {
 	if data, err := s.AppCManifest(first); err != nil || !bytes.Contains(plain, data) {
 		t.Errorf("manifest %s, %v", data, err)
 	}
-	if got, want := rendering(t, s, first), []string{"bin/", "bin/app=app", "bin/app2=app", "etc/", "etc/x=implied", "lib->/usr/lib"}; !slices.Equal(got, want) {
+	if got, want := rendering(t, s, first), []string{"bin/", "bin/app2=app", "bin/app=app", "etc/", "etc/x=implied", "lib->/usr/lib"}; !slices.Equal(got, want) {
 		t.Errorf("it holds %q, want %q", got, want)
 	}
 	verify(t, s, first)

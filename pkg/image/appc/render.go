@@ -76,7 +76,7 @@ func (x *renderer) render(ctx context.Context, a *aci, from source) (*rendered, 
 		if r.trees, err = newWhitelist(list).apply(ctx, r.trees); err != nil {
 			return nil, err
 		}
-		r.trees = stack(r.trees)
+		r.trees = stack(nil, r.trees...)
 	}
 	if n := len(r.trees); n > image.MaxLayers {
 		return nil, image.Refuse(op, image.TooLarge, a.manifest.Name, "%d layers, with those of its dependencies, more than %d", n, image.MaxLayers)
