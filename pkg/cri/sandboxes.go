@@ -37,34 +37,30 @@ func (s *sandboxes) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandb
 
 // StopPodSandbox ends even when the caller goes away meanwhile.
 func (s *sandboxes) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
-	id, err := podToEnd(s.pods, r.GetPodSandboxId())
-	if err != nil {
+	if err := s.end(ctx, r.GetPodSandboxId(), s.pods.StopPod); err != nil {
 		return nil, err
-	}
-	if id != "" {
-		ctx, cancel := detach(ctx, stopMargin)
-		defer cancel()
-		if err := s.pods.StopPod(ctx, id); err != nil {
-			return nil, err
-		}
 	}
 	return &runtimeapi.StopPodSandboxResponse{}, nil
 }
 
 // RemovePodSandbox ends even when the caller goes away meanwhile.
 func (s *sandboxes) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
-	id, err := podToEnd(s.pods, r.GetPodSandboxId())
-	if err != nil {
+	if err := s.end(ctx, r.GetPodSandboxId(), s.pods.RemovePod); err != nil {
 		return nil, err
 	}
-	if id != "" {
-		ctx, cancel := detach(ctx, stopMargin)
-		defer cancel()
-		if err := s.pods.RemovePod(ctx, id); err != nil {
-			return nil, err
-		}
-	}
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+// end does with a pod what ends it, in a time of its own; one that is gone is
+// fine.
+func (s *sandboxes) end(ctx context.Context, id string, verb func(context.Context, string) error) error {
+	id, err := podToEnd(s.pods, id)
+	if err != nil || id == "" {
+		return err
+	}
+	ctx, cancel := detach(ctx, stopMargin)
+	defer cancel()
+	return verb(ctx, id)
 }
 
 // PodSandboxStatus tells of the pod and all of its containers at one instant.
