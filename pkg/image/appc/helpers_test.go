@@ -24,10 +24,26 @@ import (
 	"github.com/stagelet/stagelet/pkg/image/store"
 )
 
+// plainDir gives a directory whose path is an option of mount as it is: no
+// commas, no colons.
+func plainDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "appc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func newStore(t testing.TB) *store.Store {
 	t.Helper()
 	testutil.NeedRoot(t)
-	s, err := store.Open(filepath.Join(t.TempDir(), "images"), store.Options{Platform: v1.Platform{OS: "linux", Architecture: "amd64"}})
+	s, err := store.Open(filepath.Join(plainDir(t), "images"), store.Options{Platform: v1.Platform{OS: "linux", Architecture: "amd64"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,12 +136,12 @@ func rendering(t testing.TB, s *store.Store, r *image.Record) (lines []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lower := []string{t.TempDir()} // it has to have two at least
+	lower := []string{plainDir(t)} // it has to have two at least
 	for _, p := range paths {
-		lower = append(lower, strings.ReplaceAll(p.Path, ",", `\,`))
+		lower = append(lower, p.Path)
 	}
 	slices.Reverse(lower)
-	at := t.TempDir()
+	at := plainDir(t)
 	if err := syscall.Mount("overlay", at, "overlay", syscall.MS_RDONLY, "lowerdir="+strings.Join(lower, ":")); err != nil {
 		t.Fatal(err)
 	}
