@@ -22,7 +22,10 @@ const exitCodesText = `The exit code is 0 when all went well, 2 when the command
 can never work, 3 when something that it names isn't there, else 1.`
 
 func exitCode(err error) int {
+	var app appExit
 	switch {
+	case errors.As(err, &app):
+		return app.code
 	case errors.Is(err, errs.Invalid):
 		return exitUsage
 	case errors.Is(err, errs.NotFound):

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -16,7 +15,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := execute(ctx, root()); err != nil {
-		fmt.Fprintln(os.Stderr, "stagelet:", err)
+		complain(os.Stderr, err)
 		stop()
 		os.Exit(exitCode(err)) //nolint:gocritic // stop was called
 	}
@@ -41,6 +40,7 @@ server runs or not.
 	c.AddCommand(
 		serveCommand(s),
 		fetchCommand(s), imageCommand(s), trustCommand(s),
+		runCommand(s), execCommand(s), attachCommand(s),
 		listCommand(s), statusCommand(s), logsCommand(s), stopCommand(s), rmCommand(s),
 		gcCommand(s), fsckCommand(s),
 		installCommand(s), configCommand(s), versionCommand(),

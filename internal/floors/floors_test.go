@@ -84,6 +84,9 @@ var siblings = map[[2]string]string{
 	{"pkg/image/appc", "pkg/image/store"}:     "an import ends in a commit",
 	{"pkg/image/appc", "pkg/image/spool"}:     "ACIs are files",
 	{"pkg/image/appc", "pkg/image/trust"}:     "the name that was asked for and the one that is said are compared there",
+
+	{"cmd/shim", "cmd/shim/internal/podflags"}: "the command line of a pod",
+	{"cmd/shim", "cmd/shim/internal/terminal"}: "the terminal of a person",
 }
 
 // onlyIn gives, for packages that only some of ours may import, which ones.

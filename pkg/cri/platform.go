@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
 // platform is what of the host and of a pod's handler decides how a request
@@ -40,4 +42,17 @@ func detectPlatform(sysfs string) platform {
 
 		appArmorParser: noParser == nil,
 	}
+}
+
+// DefaultAppArmor gives the AppArmor profile of apps for which nobody names
+// one: the runtime's, where this host can load it, else none.
+func DefaultAppArmor() string {
+	return detectPlatform("/sys").defaultAppArmor()
+}
+
+func (p platform) defaultAppArmor() string {
+	if p.appArmor && p.appArmorParser {
+		return manifest.DefaultAppArmor
+	}
+	return ""
 }

@@ -172,8 +172,8 @@ func translateAppArmor(field string, s appArmorFields, who privilege, host platf
 		return "", err
 	}
 	if read == nil {
-		if host.appArmor && host.appArmorParser && who == unprivileged {
-			return manifest.DefaultAppArmor, nil
+		if who == unprivileged {
+			return host.defaultAppArmor(), nil
 		}
 		return "", nil
 	}

@@ -75,6 +75,7 @@ require (
 	github.com/in-toto/attestation v1.2.0 // indirect
 	github.com/in-toto/in-toto-golang v0.11.0 // indirect
 	github.com/knqyf263/go-plugin v0.9.0 // indirect
+	github.com/mikelolasagasti/xz v1.0.1 // indirect
 	github.com/moby/profiles/apparmor v0.1.0 // indirect
 	github.com/moby/profiles/seccomp v0.2.3 // indirect
 	github.com/moby/sys/user v0.5.0 // indirect

@@ -1,0 +1,50 @@
+package terminal
+
+import (
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+func TestTyped(t *testing.T) {
+	for text, want := range map[string]struct {
+		app  string
+		wish Wish
+	}{
+		"ls\r":                 {"ls\r", Nothing},
+		"ls\r\x10\x11after":    {"ls\r", Detach},
+		"a\x10":                {"a\x10", Nothing},
+		"a\x1d\x1d\x1d":        {"a\x1d\x1d", Kill},
+		"\x10\x10\x10\x10done": {"\x10\x10\x10\x10done", Nothing},
+	} {
+		for name, from := range map[string]io.Reader{
+			"at once": strings.NewReader(text), "byte by byte": iotest.OneByteReader(strings.NewReader(text)),
+			"with its end": iotest.DataErrReader(strings.NewReader(text)),
+		} {
+			var wish Wish
+			r := Typed(from, []byte("\x10\x11"), func(w Wish) { wish = w })
+			got, err := io.ReadAll(iotest.OneByteReader(r))
+			if err != nil || string(got) != want.app || wish != want.wish {
+				t.Errorf("%q %s: %q, %d, %v", text, name, got, wish, err)
+			}
+		}
+	}
+}
+
+func TestNoTerminal(t *testing.T) {
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	none := Of(f)
+	if none != nil || Of(nil) != nil {
+		t.Fatal("/dev/null is a terminal")
+	}
+	none.Restore()
+	if size := none.Size(); size != (Size{}) {
+		t.Errorf("size %v", size)
+	}
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stagelet/stagelet/cmd/shim/internal/podflags"
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/cri"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/stage0"
+)
+
+// asking is what the flags of a command say that makes a pod.
+type asking struct {
+	flags  *podflags.Flags
+	from   bringFlags
+	file   string // pod manifest
+	idFile string
+	remove bool
+	// own gives what went wrong for no fault of the command line its exit code.
+	own func(error) error
+}
+
+func (r *asking) register(c *cobra.Command) {
+	set := c.Flags()
+	r.flags = podflags.Register(set)
+	r.from.register(set, pullMissing)
+	set.StringVar(&r.file, "pod-manifest", "", "file that describes the pod, instead of images: an appc pod manifest, CRI's JSON, a Kubernetes Pod; - is standard input")
+	set.StringVar(&r.idFile, "uuid-file-save", "", "file to write the pod's id to")
+	set.BoolVar(&r.remove, "rm", false, "keep nothing of the pod once it has ended")
+}
+
+// request is the command line, read.
+type request struct {
+	*asking
+	apps []podflags.App
+}
+
+// read reads what follows the flags.
+func (r *asking) read(line commandLine) (*request, error) {
+	const op = "read command line"
+	if line.dash == 0 {
+		return nil, errs.New(op, errs.Invalid, "", errors.New(`an image is missing before "--"`))
+	}
+	apps, err := r.flags.Apps(line.args)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(apps) == 0 && r.file == "":
+		return nil, errs.New(op, errs.Invalid, "", errors.New("an image is missing: say its name, id, file or URL, or name a --pod-manifest"))
+	case len(apps) > 0 && r.file != "":
+		return nil, errs.New(op, errs.Invalid, apps[0].Image, errors.New("--pod-manifest says which images there are: leave out one or the other"))
+	}
+	return &request{r, apps}, nil
+}
+
+// withEngine opens the engine and who brings images.
+func (r *asking) withEngine(c *config, progress io.Writer, work func(*node, *bringer) error) (err error) {
+	off, err := r.from.switches()
+	if err != nil {
+		return err
+	}
+	n, err := openNodeWith(c, off)
+	if err != nil {
+		return r.own(err)
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	b, err := r.from.open(c, n.images, progress)
+	if err != nil {
+		return err
+	}
+	return work(n, b)
+}
+
+// plan makes the plan of the pod, and brings its images.
+func (q *request) plan(ctx context.Context, c *config, n *node, b *bringer, warnings io.Writer) (stage0.Plan, error) {
+	host, err := q.host(n)
+	if err != nil {
+		return stage0.Plan{}, q.own(err)
+	}
+	if err := q.flags.Check(q.apps, host); err != nil {
+		return stage0.Plan{}, err
+	}
+	images := make([]podflags.Image, len(q.apps))
+	for i, a := range q.apps {
+		found, err := b.bringImage(ctx, a.Image)
+		if err != nil {
+			return stage0.Plan{}, q.own(hintArgs(i, a.Image, err))
+		}
+		images[i] = podflags.Image{ID: string(found.ID), Name: found.Name}
+	}
+	return q.flags.Plan(q.apps, images, host)
+}
+
+// hintArgs tells those who wrote arguments as other programs take them.
+func hintArgs(i int, name string, err error) error {
+	if i == 0 || !errors.Is(err, errs.NotFound) && !errors.Is(err, errs.Invalid) && !errors.Is(err, errs.Unavailable) {
+		return err
+	}
+	return errs.New("find image", errs.KindOf(err), fmt.Sprintf("%.80q", name), fmt.Errorf(`%w (the arguments of an app stand behind "--")`, err))
+}
+
+// host tells what the plan needs to know.
+func (r *asking) host(n *node) (h podflags.Host, err error) {
+	h.Networks.Default = n.network.Info().Network
+	h.AppArmor = cri.DefaultAppArmor()
+	h.Environment = os.Environ()
+	if r.flags.PrivateUsers == "" {
+		return h, nil
+	}
+	pods, err := n.engine.PodsOnDisk()
+	for _, p := range pods {
+		if u := p.Pod.Namespaces.User; u != nil {
+			h.Users = append(h.Users, manifest.UserNamespace{UIDs: u.UIDs, GIDs: u.GIDs})
+		}
+	}
+	return h, err
+}
