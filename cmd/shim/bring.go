@@ -72,6 +72,7 @@ func (f *bringFlags) switches() (switches, error) { return parseInsecure(f.insec
 // bringer brings images into a store, from wherever they are.
 type bringer struct {
 	images    *store.Store
+	rules     *trust.Policy
 	off       switches
 	policy    pullPolicy
 	signature string
@@ -96,9 +97,13 @@ func (f *bringFlags) open(c *config, images *store.Store, progress io.Writer) (*
 	case f.noStore:
 		policy = pullAlways
 	}
+	rules, err := loadPolicy(c, off)
+	if err != nil {
+		return nil, err
+	}
 	client := registryClient(c, off)
 	return &bringer{
-		images: images, off: off, policy: policy, signature: f.signature, progress: progress, client: client,
+		images: images, rules: rules, off: off, policy: policy, signature: f.signature, progress: progress, client: client,
 		puller: stage0.NewPuller(images, finder(client), off.list()...),
 	}, nil
 }
@@ -134,6 +139,11 @@ func (b *bringer) bring(ctx context.Context, argument string) ([]brought, error)
 	switch w.from {
 	case inFile:
 		return b.fromFile(ctx, w.text)
+	case atURL:
+		return b.fromURL(ctx, w.text)
+	case onlyDiscovery:
+		found, err := b.discovered(ctx, w.text)
+		return []brought{found}, err
 	case onlyStore:
 		r, err := b.images.Resolve(w.text)
 		if err != nil {
@@ -169,7 +179,11 @@ func (b *bringer) named(ctx context.Context, w wanted) (brought, error) {
 			return brought{}, err
 		}
 	}
-	return b.pull(ctx, ref)
+	r, err := b.pull(ctx, ref)
+	if err != nil && w.from == anywhere && b.mayBeACI(ctx, w.text, ref, err) {
+		return b.orDiscover(ctx, w.text, err)
+	}
+	return r, err
 }
 
 func hasTag(r *image.Record, name string) bool {
@@ -187,6 +201,9 @@ func hasTag(r *image.Record, name string) bool {
 
 // pull fetches an image from its registry.
 func (b *bringer) pull(ctx context.Context, ref image.Ref) (brought, error) {
+	if b.signature != "" {
+		return brought{}, errs.New("check flags", errs.Invalid, "--signature", errors.New("it is for files: those of a registry's images lie in the registry"))
+	}
 	bars := newBars(b.progress, ref.Familiar())
 	defer bars.end()
 	r, err := b.puller.Pull(ctx, stage0.PullRequest{Ref: ref, Progress: bars.layer})
@@ -195,8 +212,12 @@ func (b *bringer) pull(ctx context.Context, ref image.Ref) (brought, error) {
 
 // fromFile imports a file as whoever may write this host's images.
 func (b *bringer) fromFile(ctx context.Context, path string) ([]brought, error) {
-	i := importing{signature: b.signature, insecure: b.off}
-	records, err := i.read(ctx, b.images, path, b.progress)
+	i := importing{signature: b.signature, insecure: b.off, resolve: b.resolve}
+	return allBrought(i.read(ctx, b.images, path, b.progress))
+}
+
+// allBrought gives images by a name that they have.
+func allBrought(records []*image.Record, err error) ([]brought, error) {
 	if err != nil {
 		return nil, err
 	}

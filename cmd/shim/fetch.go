@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
@@ -23,11 +24,19 @@ directories sees it at once.
 
 IMAGE is
   docker://NAME, oci://NAME  an image of a registry
-  NAME                       the same
+  appc://NAME                an AppC image, where the web pages of NAME say that
+                             it is; NAME may have labels: NAME:v1,os=linux
+  NAME                       an image of a registry, or of AppC where the host
+                             of NAME speaks no registry protocol
   PATH                       a file, with / or . at its beginning, or one that is
-                             there: what "docker save" wrote, or an OCI archive;
-                             its signature is looked for beside it, as PATH.asc
-  sha256:…                   an id, or the beginning of one, of what is here
+                             there: an ACI, what "docker save" wrote, an OCI
+                             archive; its signature is looked for beside it, as
+                             PATH.asc
+  https://HOST/FILE          such a file, with its signature beside it
+  sha256:…, sha512-…         an id, or the beginning of one, of what is here
+
+What an ACI depends on is fetched too, each image with its own signature. A
+signature is fetched first: of an image that nobody could accept, nothing is.
 
 Layers that are there already are not fetched. A fetch that is interrupted goes
 on where it was when it is run again within the hour. The ids of the images are
@@ -74,6 +83,9 @@ func fetch(ctx context.Context, c *config, from bringFlags, names []string, prog
 	b, err := from.open(c, images, progress)
 	if err != nil {
 		return nil, err
+	}
+	if from.signature != "" && len(names) > 1 {
+		return nil, errs.New("check flags", errs.Invalid, "--signature", errors.New("it is for one image: name one"))
 	}
 	for _, name := range names {
 		all, err := b.bring(ctx, name)

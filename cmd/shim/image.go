@@ -1,23 +1,18 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
 	"github.com/stagelet/stagelet/pkg/image/store"
-	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
 func imageCommand(s *settings) *cobra.Command {
@@ -43,7 +38,8 @@ func imageImportCommand(s *settings) *cobra.Command {
 save", or those of an OCI image layout packed as a tar: plain, or compressed by
 gzip, zstd, xz or bzip2. "-" reads standard input. Every digest, size and diff
 id is checked before an image gets its name; all images of the file are
-imported, or none. What an ACI depends on has to be here already.
+imported, or none. What an ACI depends on has to be here already;
+stagelet fetch looks for it.
 
 Whoever may write this host's images may import: the verdict "local import" is
 recorded with each image. If a signature lies beside FILE, as "gpg --armor
@@ -63,69 +59,6 @@ of the images, and is recorded. The ids of the images are printed.`,
 	c.Flags().StringVar(&i.name, "name", "", "name of the image, instead of what the archive says; needed when it says none")
 	c.Flags().StringVar(&i.signature, "signature", "", "detached OpenPGP signature of FILE (default FILE.asc, if it is there)")
 	return c
-}
-
-// importing says how a file of images is imported.
-type importing struct {
-	name, signature string
-	insecure        switches
-}
-
-func (i importing) importArchive(ctx context.Context, images *store.Store, file string, out, progress io.Writer) error {
-	records, err := i.read(ctx, images, file, progress)
-	return errors.Join(err, writeImported(out, records))
-}
-
-// writeImported prints the ids of images that came, for scripts.
-func writeImported(out io.Writer, records []*image.Record) error {
-	for _, r := range records {
-		if _, err := fmt.Fprintf(out, "%s\t%s\n", r.ID, strings.Join(r.Tags, " ")); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// read imports all images of a file.
-func (i importing) read(ctx context.Context, images *store.Store, file string, progress io.Writer) ([]*image.Record, error) {
-	in := os.Stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, errs.Wrap("import image", file, err)
-		}
-		defer f.Close()
-		in = f
-	}
-	signature, err := i.signatureOf(file)
-	if err != nil {
-		return nil, err
-	}
-	meter := newMeter(progress)
-	defer meter.end()
-	return stage0.ImportFile(ctx, images, in, stage0.FileImport{
-		Name: i.name, Signature: signature, Insecure: i.insecure.list(), Progress: meter.layer,
-	})
-}
-
-// signatureOf gives the signature of a file, nil when there is none or nobody
-// asks for one. Only one that somebody named must be there.
-func (i importing) signatureOf(file string) ([]byte, error) {
-	if i.insecure.image {
-		return nil, nil
-	}
-	path := i.signature
-	if path == "" {
-		if file == "-" {
-			return nil, nil
-		}
-		path = file + ".asc"
-	}
-	signature, err := readAll(os.Stdin, path)
-	if i.signature == "" && errors.Is(err, errs.NotFound) {
-		return nil, nil
-	}
-	return signature, err
 }
 
 func imageListCommand(s *settings) *cobra.Command {

@@ -68,15 +68,20 @@ func (i switches) list() (all []string) {
 func openImages(c *config) (*store.Store, error) { return openImagesWith(c, switches{}) }
 
 func openImagesWith(c *config, off switches) (*store.Store, error) {
-	o := trust.Options{Dirs: c.Trust.Dirs, PolicyJSON: c.Trust.PolicyJSON, RegistriesD: c.Trust.RegistriesDir, Fetch: fetchURL}
-	if off.image {
-		o.AcceptUnsigned = "--insecure-options=image on a command line"
-	}
-	policy, err := trust.LoadPolicy(o)
+	policy, err := loadPolicy(c, off)
 	if err != nil {
 		return nil, err
 	}
 	return store.Open(filepath.Join(c.Root, "images"), store.Options{Policy: policy})
+}
+
+// loadPolicy gives the rules as configured.
+func loadPolicy(c *config, off switches) (*trust.Policy, error) {
+	o := trust.Options{Dirs: c.Trust.Dirs, PolicyJSON: c.Trust.PolicyJSON, RegistriesD: c.Trust.RegistriesDir, Fetch: fetchURL}
+	if off.image {
+		o.AcceptUnsigned = "--insecure-options=image on a command line"
+	}
+	return trust.LoadPolicy(o)
 }
 
 // registryClient asks registries and web servers as configured.

@@ -20,6 +20,9 @@ type FileImport struct {
 	// Asked is the AC identifier that an ACI was asked for by: another one is
 	// refused then, and so is an archive. "": any file.
 	Asked string
+	// Labels are those that an ACI was asked for by: one that gives one of them
+	// another value is refused.
+	Labels appc.Labels
 	// Signature is a detached OpenPGP signature of the file as it is read,
 	// compressed or not; nil: there is none.
 	Signature []byte
@@ -54,7 +57,7 @@ func ImportTaken(ctx context.Context, store appc.Store, f *spool.File, i FileImp
 	}
 	if isACI {
 		r, err := appc.ImportFile(ctx, store, f, appc.Options{
-			Name: i.Name, Asked: i.Asked, Origin: i.Origin, Insecure: i.Insecure, Resolve: i.Resolve, Progress: i.Progress,
+			Name: i.Name, Asked: i.Asked, Labels: i.Labels, Origin: i.Origin, Insecure: i.Insecure, Resolve: i.Resolve, Progress: i.Progress,
 		})
 		if err != nil {
 			return nil, err

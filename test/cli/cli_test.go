@@ -18,6 +18,12 @@
 //	                        else does
 //	busybox FILE NAME       writes the archive of an image; $BUSYBOX is one, of
 //	                        localhost/stagelet/busybox:latest
+//	sites [FILE]            serves web/HOST/PATH as https://HOST/PATH, for any HOST;
+//	                        writes what was asked for into FILE
+//	pgpkey VAR USER FILE    makes an OpenPGP key; VAR is its fingerprint, FILE has it
+//	sign FINGERPRINT FILES  signs each, into FILE.asc
+//	aci FILE MANIFEST …     makes an ACI of a manifest with busybox, or with the
+//	                        paths and contents that follow
 //
 // "exec stagelet ARGS &" runs it in the background. $HOST is the directory of
 // all that is the host's: root in lib, trust, config.yaml, server.log.
@@ -48,6 +54,9 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Values[hostKey{}] = h
+			for _, key := range []any{sitesKey{}, gpgKey{}} {
+				env.Values[key] = &lazy{t: env.T().(testing.TB)}
+			}
 			env.Setenv("HOST", h.Dir)
 			env.Setenv("BUSYBOX", image)
 			env.Setenv("PATH", h.Path("bin")+":"+env.Getenv("PATH"))
@@ -56,6 +65,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"stagelet": cmdStagelet, "exitcode": cmdExitCode, "eventually": cmdEventually,
 			"json": cmdJSON, "capture": cmdCapture, "serve": cmdServe, "busybox": cmdBusybox, "kubelet": cmdKubelet,
+			"sites": cmdSites, "pgpkey": cmdPGPKey, "sign": cmdSign, "aci": cmdACI,
 		},
 	})
 }

@@ -39,6 +39,9 @@ type Options struct {
 	// Asked is the name that the ACI was asked for by, "example.com/app"; one
 	// that says another name of itself is refused. "": any name.
 	Asked string
+	// Labels are those that it was asked for by; one that gives one of them
+	// another value is refused.
+	Labels Labels
 	// Name is what the image is to be called, instead of what its manifest says.
 	Name string
 	// Signature is a detached OpenPGP signature of the ACI as it is read,
@@ -97,7 +100,11 @@ func ImportFile(ctx context.Context, store Store, f *spool.File, o Options) (_ *
 		return nil, err
 	}
 	if o.Asked != "" {
-		if err := trust.CheckName(o.Asked, a.manifest.Name); err != nil {
+		err := trust.CheckName(o.Asked, a.manifest.Name)
+		if err == nil {
+			err = Dependency{ImageName: o.Asked, Labels: o.Labels}.confirm(a)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

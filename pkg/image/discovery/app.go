@@ -84,6 +84,24 @@ func (a App) Version() string {
 	return v
 }
 
+// Asked are the labels that an image has to have: no image is of the latest
+// version by its own word.
+func (a App) Asked() (asked appc.Labels) {
+	for _, l := range a.Labels {
+		if l.Name != labelVersion || l.Value != Latest {
+			asked = append(asked, l)
+		}
+	}
+	return asked
+}
+
+// Ref is what the image is called in a store: of its labels, it has the
+// version.
+func (a App) Ref() (image.Ref, error) {
+	ref, err := image.ParseTag(a.Name + ":" + strings.ReplaceAll(a.Version(), "+", "_")) // as appc.Import does
+	return ref, errs.Wrap("read name", image.Printable(a.String()), err)
+}
+
 // String gives "example.com/app:v1".
 func (a App) String() string { return a.Name + ":" + a.Version() }
 

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/appc"
+	"github.com/stagelet/stagelet/pkg/image/discovery"
+	"github.com/stagelet/stagelet/pkg/image/spool"
+	"github.com/stagelet/stagelet/pkg/image/trust"
+	"github.com/stagelet/stagelet/pkg/stage0"
+)
+
+func (b *bringer) finder() discovery.Finder {
+	return discovery.Finder{Web: b.client, PlainHTTP: b.off.http}
+}
+
+// fromURL fetches an ACI or an archive, and the signature beside it. What it is
+// called stands in it: it is known to be there only once it was fetched.
+func (b *bringer) fromURL(ctx context.Context, address string) ([]brought, error) {
+	if b.policy == pullNever {
+		return nil, errs.New("fetch", errs.NotFound, address, errors.New("--pull-policy=never fetches nothing: say the name of an image that is here"))
+	}
+	place := discovery.Place{Image: address, Signature: discovery.SignatureURL(address)}
+	o, err := b.open(ctx, []discovery.Place{place}, func([]byte) error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	return allBrought(b.take(ctx, o, stage0.FileImport{}))
+}
+
+// discovered gives the image of an AppC name.
+func (b *bringer) discovered(ctx context.Context, name string) (brought, error) {
+	app, err := discovery.ParseApp(name)
+	if err != nil {
+		return brought{}, err
+	}
+	ref, err := app.Ref()
+	if err != nil {
+		return brought{}, err
+	}
+	if b.policy != pullAlways {
+		r, err := b.images.Resolve(ref.String())
+		there := err == nil && b.isApp(r, app)
+		switch {
+		case there && (b.policy == pullNever || b.images.Recheck(r, ref, trust.Scope{}) == nil):
+			return brought{r, ref.String()}, nil
+		case b.policy == pullNever && !there:
+			return brought{}, errs.New("find image", errs.NotFound, app.String(), errors.New("no such AppC image here, and --pull-policy=never fetches none"))
+		}
+	}
+	return b.discover(ctx, app, ref)
+}
+
+// isApp says whether an image was made from an ACI with those labels.
+func (b *bringer) isApp(r *image.Record, app discovery.App) bool {
+	m, err := appc.ManifestOf(b.images, r)
+	if err != nil || m.Name != app.Name {
+		return false
+	}
+	for _, l := range app.Asked() {
+		if value, there := m.Labels.Get(l.Name); there && value != l.Value {
+			return false
+		}
+	}
+	return true
+}
+
+// discover fetches an AppC image from where its pages say that it is.
+func (b *bringer) discover(ctx context.Context, app discovery.App, ref image.Ref) (brought, error) {
+	o, err := b.openApp(ctx, app, ref)
+	if err != nil {
+		return brought{}, err
+	}
+	i := stage0.FileImport{Asked: app.Name, Labels: app.Asked()}
+	if app.Version() == discovery.Latest { // which none calls itself
+		i.Name = ref.String()
+	}
+	records, err := b.take(ctx, o, i)
+	if err != nil {
+		return brought{}, err
+	}
+	return brought{records[0], ref.String()}, nil
+}
+
+func (b *bringer) openApp(ctx context.Context, app discovery.App, ref image.Ref) (*discovery.Opened, error) {
+	places, err := b.finder().Images(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	return b.open(ctx, places, func(signature []byte) error { return b.rules.CheckSigner(ref, signature, trust.Scope{}) })
+}
+
+// open opens an image of the web, after its signature.
+func (b *bringer) open(ctx context.Context, places []discovery.Place, check discovery.CheckSigner) (*discovery.Opened, error) {
+	switch {
+	case b.off.image:
+		return b.finder().OpenUnsigned(ctx, places)
+	case b.signature != "":
+		signature, err := readAll(os.Stdin, b.signature)
+		if err != nil {
+			return nil, err
+		}
+		return b.finder().OpenSigned(ctx, places, signature, check)
+	}
+	return b.finder().Open(ctx, places, check)
+}
+
+// take imports what was opened, and closes it.
+func (b *bringer) take(ctx context.Context, o *discovery.Opened, i stage0.FileImport) ([]*image.Record, error) {
+	defer o.Close()
+	meter := newMeter(b.progress)
+	defer meter.end()
+	i.Origin, i.Insecure, i.Resolve, i.Progress = image.OriginRemote, b.off.list(), b.resolve, meter.layer
+	i.Signature = o.Signature
+	body := spool.Meter(o, spool.Progress{Image: o.Place.Image, Total: max(o.Size, 0)}, meter.layer)
+	records, err := stage0.ImportFile(ctx, b.images, body, i)
+	return records, errs.Wrap("fetch", o.Place.Image, err)
+}
+
+// resolve brings what an ACI depends on, by discovery (appc.Resolver): each
+// image with a signature of its own.
+func (b *bringer) resolve(ctx context.Context, d appc.Dependency) (*appc.Fetched, error) {
+	app := discovery.App{Name: d.ImageName, Labels: d.Labels}.WithDefaults()
+	if b.policy == pullNever {
+		return nil, errs.New("find image", errs.NotFound, app.String(), errors.New("another image depends on it, and --pull-policy=never fetches none"))
+	}
+	ref, err := app.Ref()
+	if err != nil {
+		return nil, err
+	}
+	alone := *b
+	alone.signature = "" // it is for the image that was asked for
+	o, err := alone.openApp(ctx, app, ref)
+	if err != nil {
+		return nil, err
+	}
+	return &appc.Fetched{Body: o, Signature: o.Signature, Origin: image.OriginRemote, Insecure: b.off.list()}, nil
+}
+
+// mayBeACI says whether a name that the registry of its host doesn't know is to
+// be looked for by discovery: the host speaks no registry protocol.
+func (b *bringer) mayBeACI(ctx context.Context, name string, ref image.Ref, err error) bool {
+	host, _, _ := strings.Cut(name, "/")
+	if !strings.Contains(host, ".") || errors.Is(err, trust.Refused) || ctx.Err() != nil {
+		return false
+	}
+	switch errs.KindOf(err) {
+	case errs.Unavailable, errs.Timeout, errs.Canceled, errs.Exhausted, errs.Internal:
+		return false
+	}
+	if _, err := discovery.ParseApp(name); err != nil {
+		return false
+	}
+	speaks, err := b.client.Speaks(ctx, ref)
+	return err == nil && !speaks
+}
+
+// orDiscover looks for an image by discovery after its registry had none.
+func (b *bringer) orDiscover(ctx context.Context, name string, registry error) (brought, error) {
+	found, err := b.discovered(ctx, name)
+	if err != nil && !errors.Is(err, trust.Refused) {
+		err = errs.New("fetch", errs.KindOf(err), name, fmt.Errorf("as an AppC image: %w. As an image of a registry: %s", err, registry))
+	}
+	return found, err
+}
