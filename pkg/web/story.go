@@ -181,7 +181,11 @@ func familiar(names []image.Ref) string {
 }
 
 func describe(p *image.Plan) string {
-	text := fmt.Sprintf("configuration %s for %s/%s, %d layers", p.ID, p.Image.OS, p.Image.Architecture, len(p.Image.RootFS.DiffIDs))
+	layers := "1 layer"
+	if n := len(p.Image.RootFS.DiffIDs); n != 1 {
+		layers = fmt.Sprintf("%d layers", n)
+	}
+	text := fmt.Sprintf("configuration %s for %s/%s, %s", p.ID, p.Image.OS, p.Image.Architecture, layers)
 	if p.Digest != "" {
 		text += fmt.Sprintf("; manifest %s fits it", p.Digest)
 	}

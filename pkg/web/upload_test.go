@@ -1,11 +1,9 @@
 package web
 
 import (
-	"archive/tar"
 	"bytes"
 	"encoding/base64"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,6 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/testutil/hostile"
 	"github.com/stagelet/stagelet/internal/testutil/signed"
 	"github.com/stagelet/stagelet/pkg/image"
 )
@@ -164,54 +163,33 @@ func TestUploadWithoutName(t *testing.T) {
 // What can't be taken in is refused, named, and leaves nothing.
 func TestHostileUploads(t *testing.T) {
 	n := newNode(t)
-	good := dockerSave(t, "example.com/free/app:v1")
-	climbing := func() []byte {
-		var b bytes.Buffer
-		w := tar.NewWriter(&b)
-		if err := errors.Join(w.WriteHeader(&tar.Header{Name: "../../etc/passwd", Mode: 0o600}), w.Close()); err != nil {
-			t.Fatal(err)
+	n.rule("docker.io", "insecure: true\n")
+	for _, a := range hostile.Archives() {
+		query := ""
+		if a.Named != "" {
+			query = "?name=" + url.QueryEscape(a.Named)
 		}
-		return b.Bytes()
-	}
-	for name, c := range map[string]struct {
-		data []byte
-		says string
-	}{
-		"empty":         {nil, "is it an archive of images"},
-		"text":          {bytes.Repeat([]byte("<script>alert(1)</script>\n"), 100), "no tar archive"},
-		"truncated":     {good[:len(good)/2], "ends"},
-		"garbage after": {append(bytes.Clone(good), "garbage"...), "follows its end"},
-		"climbs":        {climbing(), "../../etc/passwd"},
-		"wrong diff id": {bytes.Replace(good, []byte("/bin/"), []byte("/bim/"), 1), ""},
-		"zip bomb":      {bomb(t), "too large"},
-	} {
-		_, story := n.upload("", bytes.NewReader(c.data))
-		if end := last(story); end.Step != stepRefused || !strings.Contains(end.Text, c.says) {
-			t.Errorf("%s: %+v", name, end)
+		status, data := n.do("POST", "/api/images"+query, bytes.NewReader(a.Data(t)))
+		if !bytes.HasPrefix(data, []byte(`{"step":`)) { // a name that never could be one
+			if status != http.StatusBadRequest {
+				t.Errorf("%s: %d %s", a.Name, status, data)
+			}
+			continue
 		}
-		n.nothingLeft()
+		end := last(n.chapters(data))
+		if end.Step != stepRefused || !strings.Contains(end.Text, a.Says) && end.Needs != needName {
+			t.Errorf("%s: %+v, want %q", a.Name, end, a.Says)
+		}
+		if t.Failed() {
+			break
+		}
 	}
+	n.nothingLeft()
 	status, data := n.do("POST", "/api/images", strings.NewReader("x"), "Content-Type", "multipart/form-data; boundary=x")
 	if status != http.StatusBadRequest || !strings.Contains(string(data), "not a form") {
 		t.Errorf("a form: %d %s", status, data)
 	}
 }
-
-// bomb gives a little that is a lot when decompressed.
-func bomb(t *testing.T) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	_, err := io.CopyN(w, zeros{}, 256<<20)
-	if err := errors.Join(err, w.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // What is more than the disk takes is refused before it is sent.
 func TestTooLargeForTheDisk(t *testing.T) {
