@@ -74,7 +74,8 @@ func serve(ctx context.Context, c *config, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, n.close()) }()
+	metadataEnded := serveMetadata(c, n)
+	defer func() { err = errors.Join(err, n.close()); metadataEnded() }()
 	if err := n.engine.Recover(ctx); err != nil {
 		return err
 	}

@@ -70,6 +70,9 @@ type Engine struct {
 	// subscribers and plugins of what happens, and forgets what is gone.
 	serves atomic.Bool
 
+	// attend does something for a person's pod while it is followed.
+	attend func(*pod.Snapshot) (leave func())
+
 	// verbs under way, so that a retry joins the work instead of doing it
 	// again.
 	verbs singleflight.Group
@@ -111,8 +114,8 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		Options: o, host: host, pods: pods, index: pod.NewIndex(), cgroups: cgroups,
-		followers: map[string]*follower{},
-		layers:    newLayers(), rates: newCPURates(), removals: newNotices(),
+		followers: map[string]*follower{}, attend: func(*pod.Snapshot) func() { return func() {} },
+		layers: newLayers(), rates: newCPURates(), removals: newNotices(),
 		profiles: newProfiles(),
 		puller:   NewPuller(o.Images, o.Find),
 	}
@@ -127,6 +130,11 @@ func New(o Options) (*Engine, error) {
 	o.Plugins.Attach(pluginHost{e})
 	return e, nil
 }
+
+// AttendPods has attend called for each pod of a person that this engine
+// follows, and leave before the pod is buried or the engine ends. It is for the
+// server, before Recover.
+func (e *Engine) AttendPods(attend func(*pod.Snapshot) (leave func())) { e.attend = attend }
 
 // Hangup ends all subscriptions, so that whoever serves them can end.
 func (e *Engine) Hangup() { e.events.close() }

@@ -76,6 +76,7 @@ func (e *Engine) followToTheEnd(ctx context.Context, f *follower) error {
 	}
 	defer cursor.close()
 	for ctx.Err() == nil {
+		leave := e.attendPod(f.id)
 		err := e.adopt(ctx, f.id)
 		if err == nil {
 			err = e.client(f.id).Events(ctx, cursor.seq, func(ev wire.Event) {
@@ -88,6 +89,7 @@ func (e *Engine) followToTheEnd(ctx context.Context, f *follower) error {
 				}
 			})
 		}
+		leave()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -102,6 +104,14 @@ func (e *Engine) followToTheEnd(ctx context.Context, f *follower) error {
 		}
 	}
 	return nil
+}
+
+// attendPod has a person's pod attended to.
+func (e *Engine) attendPod(id string) (leave func()) {
+	if p, err := e.Pod(id); err == nil && p.Pod.Creator == manifest.CreatorCLI {
+		return e.attend(p)
+	}
+	return func() {}
 }
 
 // following gives who follows the pod; nil when nobody does.

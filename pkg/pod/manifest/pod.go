@@ -75,9 +75,18 @@ type Pod struct {
 	Resources        *Resources `json:"resources,omitempty"` // sum over the apps, as kubelet says
 
 	SELinuxLabel string `json:"selinuxLabel,omitempty"`
+	// Metadata is set when the server tells the pod's apps who they are.
+	Metadata *Metadata `json:"metadata,omitempty"`
 	// Seccomp confines what of the pod is not an app: our init of a shared
 	// PID namespace.
 	Seccomp *Seccomp `json:"seccomp,omitempty"`
+}
+
+// Metadata says where the pod's apps reach the metadata service (appc,
+// ace.md): at the loopback of their network namespace.
+type Metadata struct {
+	Port  uint16 `json:"port"`
+	Token string `json:"token"` // known to nobody else
 }
 
 // Creator is which edge a pod came through.
