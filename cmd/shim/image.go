@@ -24,7 +24,7 @@ func imageCommand(s *settings) *cobra.Command {
 	c.AddCommand(
 		imageImportCommand(s), imageListCommand(s), imageInspectCommand(s), imageRemoveCommand(s), imageTagCommand(s),
 		imagePinCommand(s, store.Pinned), imagePinCommand(s, store.Unpinned),
-		imageVerifyCommand(s), imageGCCommand(s), imageExportCommand(s), imageManifestCommand(s),
+		imageVerifyCommand(s), imageGCCommand(s), imageExportCommand(s), imageExtractCommand(s), imageManifestCommand(s),
 	)
 	return c
 }

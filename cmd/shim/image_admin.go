@@ -1,13 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -194,7 +190,7 @@ by a tag has that tag in the archive, any other all of its tags.`,
 			})
 		},
 	}
-	c.Flags().StringVarP(&file, "output", "o", "-", `file to write; "-": standard output`)
+	archiveFlag(c, &file)
 	return c
 }
 
@@ -205,23 +201,7 @@ func exportImages(ctx context.Context, images *store.Store, refs []string, file 
 		return err
 	}
 	defer give()
-	if file == "-" {
-		if isTerminal(out) {
-			return errs.New(op, errs.Invalid, "", errors.New("an archive is nothing for a terminal: name a file with -o"))
-		}
-		w := bufio.NewWriterSize(out, 1<<20)
-		return errors.Join(archive.Write(ctx, images, w, exports...), w.Flush())
-	}
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
-	if err != nil {
-		return errs.Wrap(op, file, err)
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // it has another name by then, if all is well
-	w := bufio.NewWriterSize(f, 1<<20)
-	if err := errors.Join(archive.Write(ctx, images, w, exports...), w.Flush(), f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	return errs.Wrap(op, file, os.Rename(f.Name(), file))
+	return writeArchive(op, file, out, func(w io.Writer) error { return archive.Write(ctx, images, w, exports...) })
 }
 
 // borrow finds images and keeps them until give is called.

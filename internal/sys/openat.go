@@ -27,6 +27,15 @@ func OpenDir(path string) (*Dir, error) {
 	return &Dir{fd: fd}, nil
 }
 
+// OpenRoot opens the root of a detached mount, which lives as long as the Dir.
+func OpenRoot(mount *os.File) (*Dir, error) {
+	fd, err := unix.Openat(int(mount.Fd()), ".", dirFlags, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: mount.Name(), Err: err}
+	}
+	return &Dir{fd: fd}, nil
+}
+
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
 // resolveTries bounds how often openat2(2) is asked again: it answers EAGAIN

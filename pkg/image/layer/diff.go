@@ -25,19 +25,26 @@ func Diff(ctx context.Context, upper string, w io.Writer) error {
 	}
 	defer root.Close()
 	d := differ{tar: tar.NewWriter(w), seen: map[uint64]string{}}
-	err = d.entry(root, ".", "./")
+	return errs.Wrap(op, upper, d.run(ctx, root))
+}
+
+type differ struct {
+	tar    *tar.Writer
+	seen   map[uint64]string // names of files with several, by inode
+	owners Owners
+	live   bool // others change the tree meanwhile
+}
+
+// run writes all of root.
+func (d *differ) run(ctx context.Context, root *sys.Dir) error {
+	err := d.entry(root, ".", "./")
 	if err == nil {
 		err = d.tree(ctx, root, "")
 	}
 	if err == nil {
 		err = d.tar.Close()
 	}
-	return errs.Wrap(op, upper, err)
-}
-
-type differ struct {
-	tar  *tar.Writer
-	seen map[uint64]string // names of files with several, by inode
+	return err
 }
 
 // tree writes what is below the directory name.
@@ -55,24 +62,27 @@ func (d *differ) tree(ctx context.Context, root *sys.Dir, name string) error {
 		return err
 	}
 	for _, base := range names {
-		full := path.Join(name, base)
-		st, err := dir.Lstat(base)
-		switch {
-		case err != nil:
-			return err
-		case st.IsWhiteout():
-			err = d.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: path.Join(name, whiteoutPrefix+base)})
-		default:
-			err = d.entry(dir, base, full)
-		}
-		if err == nil && st.IsDir() {
-			err = d.tree(ctx, root, full)
-		}
-		if err != nil {
+		if err := d.child(ctx, root, dir, name, base); err != nil && !(d.live && vanished(err)) {
 			return err
 		}
 	}
 	return nil
+}
+
+// child writes what base in dir is, dir being name, and all below it.
+func (d *differ) child(ctx context.Context, root, dir *sys.Dir, name, base string) error {
+	st, err := dir.Lstat(base)
+	if err != nil {
+		return err
+	}
+	if st.IsWhiteout() {
+		return d.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: path.Join(name, whiteoutPrefix+base)})
+	}
+	full := path.Join(name, base)
+	if err := d.entry(dir, base, full); err != nil || !st.IsDir() {
+		return err
+	}
+	return d.tree(ctx, root, full)
 }
 
 // entry writes what base in dir is, as full.
@@ -81,8 +91,9 @@ func (d *differ) entry(dir *sys.Dir, base, full string) error {
 	if err != nil {
 		return err
 	}
+	uid, gid := d.owners.of(st)
 	h := &tar.Header{
-		Name: full, Mode: int64(st.Mode & 0o7777), Uid: int(st.UID), Gid: int(st.GID),
+		Name: full, Mode: int64(st.Mode & 0o7777), Uid: uid, Gid: gid,
 		ModTime: time.Unix(0, st.Mtime), Format: tar.FormatPAX, PAXRecords: map[string]string{},
 	}
 	opaque, err := addXattrs(h, dir, base)
@@ -164,6 +175,9 @@ func (d *differ) file(dir *sys.Dir, base string, h *tar.Header, size int64) erro
 	if err := d.tar.WriteHeader(h); err != nil {
 		return err
 	}
-	_, err = io.CopyN(d.tar, f, size)
+	n, err := io.CopyN(d.tar, f, size)
+	if d.live && errors.Is(err, io.EOF) {
+		_, err = io.CopyN(d.tar, zeros{}, size-n)
+	}
 	return err
 }

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stagelet/stagelet/internal/errs"
+)
+
+func exportCommand(s *settings) *cobra.Command {
+	var file, name string
+	c := &cobra.Command{
+		Use:   "export {POD | APP}",
+		Short: "Write the root file system of an app as a tar",
+		Long: `Write the root file system of an app as it stands, running or ended: its image,
+and what the app changed in it, with owners, hard links and extended attributes.
+Volumes are not in it. What an app that runs changes meanwhile is written as it
+is met; stop it first to get one state.
+
+The tar is a layer that makes an image by itself, and can be unpacked by tar.`,
+		Example: `  stagelet export 3f2a -o web.tar
+  stagelet export --app web 3f2a | tar -tv`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return withPods(c.Context(), s, func(n *node) error {
+				apps, err := appsNamed(n, args[0], name)
+				if err != nil {
+					return err
+				}
+				if len(apps) > 1 {
+					var names []string
+					for _, a := range apps {
+						names = append(names, a.Name)
+					}
+					return errs.New("export app", errs.Invalid, args[0], fmt.Errorf("the pod has several apps: name one of %s with --app", strings.Join(names, ", ")))
+				}
+				return writeArchive("export app", file, c.OutOrStdout(), func(w io.Writer) error {
+					return n.engine.ExportApp(c.Context(), apps[0].ID, w)
+				})
+			})
+		},
+	}
+	archiveFlag(c, &file)
+	c.Flags().StringVar(&name, "app", "", "name of the app, of several in the pod")
+	return c
+}
+
+func archiveFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVarP(file, "output", "o", "-", `file to write; "-": standard output`)
+}
+
+// writeArchive has an archive written to file, which is there whole or as it
+// was before, or to out where file is "-".
+func writeArchive(op, file string, out io.Writer, write func(io.Writer) error) error {
+	if file == "-" {
+		if isTerminal(out) {
+			return errs.New(op, errs.Invalid, "", errors.New("an archive is nothing for a terminal: name a file with -o"))
+		}
+		w := bufio.NewWriterSize(out, 1<<20)
+		return errors.Join(write(w), w.Flush())
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
+	if err != nil {
+		return errs.Wrap(op, file, err)
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // it has another name by then, if all is well
+	w := bufio.NewWriterSize(f, 1<<20)
+	if err := errors.Join(write(w), w.Flush(), f.Chmod(0o644), f.Close()); err != nil {
+		return err
+	}
+	return errs.Wrap(op, file, os.Rename(f.Name(), file))
+}
