@@ -73,6 +73,10 @@ func TestCredentialsOfTheMachine(t *testing.T) {
 			s.write(t, 0o600, fmt.Sprintf(`{"rktKind":"auth","rktVersion":"v1","domains":[%q],"type":"basic","credentials":{"user":%q,"password":"secret"}}`,
 				r.host, registryUser), "auth.d", "private.json")
 		},
+		"auth.d of registries": func(s *server, r *imageRegistry) {
+			s.write(t, 0o600, fmt.Sprintf(`{"rktKind":"dockerAuth","rktVersion":"v1","registries":[%q],"credentials":{"user":%q,"password":"secret"}}`,
+				r.host, registryUser), "auth.d", "private.json")
+		},
 		"docker config": func(s *server, r *imageRegistry) {
 			file := s.write(t, 0o600, fmt.Sprintf(`{"auths":{%q:{"username":%q,"password":"secret"}}}`, r.host, registryUser), "config.json")
 			s.args = append(s.args, "--docker-config", file)
@@ -96,7 +100,7 @@ func TestCredentialsOfTheMachine(t *testing.T) {
 			t.Cleanup(s.finish)
 			s.mustPull(t, ref)
 			s.mustCLI("image", "rm", ref)
-			s.mustCLI("fetch", ref)
+			s.mustCLI("fetch", "docker://"+ref)
 		})
 	}
 }
