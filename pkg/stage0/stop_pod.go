@@ -67,6 +67,7 @@ func (e *Engine) stopUnfollowed(ctx context.Context, s *pod.Snapshot) error {
 		if err := e.shutdown(ctx, s); err != nil {
 			return err
 		}
+		crash.Point("stage0.stop.unfollowed")
 	}
 	if s.State == pod.Running || s.State == pod.Exited && s.Network != nil {
 		if err := e.buryAndTell(ctx, s.Pod.ID); err != nil {

@@ -32,7 +32,7 @@ func TestCrashes(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			s.during(t)
 			c := &crashTest{server: s, point: point, mark: s.path("mark-" + point), before: before}
-			for _, scene := range []func(*testing.T){c.lifeCycle, c.lostSupervisor, c.images, c.pulls, c.firstStart} {
+			for _, scene := range []func(*testing.T){c.lifeCycle, c.lostSupervisor, c.images, c.pulls, c.firstStart, c.people} {
 				scene(t)
 				c.recover(t)
 				c.settled(t)
