@@ -1,10 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -36,10 +34,9 @@ grace period only.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withPods(c.Context(), s, func(n *node) error {
-				pods := n.engine.Pods(manifest.CreatorCLI)
-				if !mine {
-					pods = append(pods, n.engine.Pods(manifest.CreatorCRI)...)
-					slices.SortFunc(pods, func(a, b *pod.Snapshot) int { return cmp.Compare(a.Pod.CreatedAt, b.Pod.CreatedAt) })
+				pods := n.pods()
+				if mine {
+					pods = n.engine.Pods(manifest.CreatorCLI)
 				}
 				rows := podRows(pods)
 				if quiet {

@@ -45,5 +45,7 @@ server runs or not.
 		gcCommand(s), fsckCommand(s),
 		installCommand(s), configCommand(s), versionCommand(),
 	)
+	c.InitDefaultCompletionCmd()
+	completeArgs(c, s)
 	return c
 }

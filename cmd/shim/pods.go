@@ -1,16 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
 // withNode gives work the engine as configured.
@@ -35,6 +38,13 @@ func withPods(ctx context.Context, s *settings, work func(*node) error) error {
 		}
 		return work(n)
 	})
+}
+
+// pods gives all of them, oldest first.
+func (n *node) pods() []*pod.Snapshot {
+	all := append(n.engine.Pods(manifest.CreatorCLI), n.engine.Pods(manifest.CreatorCRI)...)
+	slices.SortFunc(all, func(a, b *pod.Snapshot) int { return cmp.Compare(a.Pod.CreatedAt, b.Pod.CreatedAt) })
+	return all
 }
 
 // podArgs are the pods that a command is for: its arguments, and the contents
