@@ -118,3 +118,20 @@ func TestHostileImages(t *testing.T) {
 		}
 	}
 }
+
+// The same file is refused whoever brings it.
+func TestACIs(t *testing.T) {
+	testutil.CheckLeaks(t)
+	for _, a := range hostile.ACIs() {
+		for _, origin := range []image.Origin{image.OriginLocal, image.OriginRemote} {
+			t.Run(a.Name+", "+string(origin), func(t *testing.T) {
+				s := newStore(t, trust.Options{AcceptUnsigned: "a test"})
+				_, err := stage0.ImportFile(t.Context(), s, bytes.NewReader(a.Data(t)), stage0.FileImport{Origin: origin})
+				if !errors.Is(err, a.Want) || !strings.Contains(err.Error(), a.Says) {
+					t.Errorf("got %v, want %v that says %q", err, a.Want, a.Says)
+				}
+				nothingLeft(t, s)
+			})
+		}
+	}
+}
