@@ -23,6 +23,8 @@ const (
 // machine that can't build them.
 const BinEnv = "STAGELET_TEST_BIN"
 
+const module = "github.com/stagelet/stagelet"
+
 const buildDirPrefix = "stagelet-test-bin-"
 
 // Binaries gives a directory with the programs of this module, built from
@@ -52,8 +54,14 @@ func build() (string, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
+	// A test's own module may lack what the programs need.
+	root, err := exec.CommandContext(context.Background(), "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module: %w", err)
+	}
 	for name, pkg := range map[string]string{ServerBinary: "cmd/shim", SupervisorBinary: "cmd/stage1"} {
-		cmd := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", filepath.Join(dir, name), "github.com/stagelet/stagelet/"+pkg)
+		cmd := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", filepath.Join(dir, name), "./"+pkg)
+		cmd.Dir = strings.TrimSpace(string(root))
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
