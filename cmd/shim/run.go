@@ -129,6 +129,9 @@ func (r *asking) launch(ctx context.Context, n *node, plan stage0.Plan) (l stage
 func (r *asking) launched(ctx context.Context, n *node, l stage0.Launched) error {
 	err := ctx.Err()
 	if err == nil {
+		err = awaitMetadata(ctx, n, l.Pod)
+	}
+	if err == nil {
 		err = r.saveID(l.Pod)
 	}
 	if err != nil {

@@ -23,6 +23,8 @@ type asking struct {
 	file   string // pod manifest
 	idFile string
 	remove bool
+	// metadata has the server's metadata service answer the pod.
+	metadata bool
 	// own gives what went wrong for no fault of the command line its exit code.
 	own func(error) error
 }
@@ -33,6 +35,7 @@ func (r *asking) register(c *cobra.Command) {
 	r.from.register(set, pullMissing)
 	set.StringVar(&r.file, "pod-manifest", "", "file that describes the pod, instead of images: an appc pod manifest, CRI's JSON, a Kubernetes Pod; - is standard input")
 	set.StringVar(&r.idFile, "uuid-file-save", "", "file to write the pod's id to")
+	set.BoolVar(&r.metadata, "mds-register", false, "have the server tell the apps who they are, at $AC_METADATA_URL (docs/metadata-service.md)")
 	set.BoolVar(&r.remove, "rm", false, "keep nothing of the pod once it has ended")
 }
 
@@ -95,7 +98,11 @@ func (q *request) plan(ctx context.Context, c *config, n *node, b *bringer, warn
 		}
 		images[i] = podflags.Image{ID: string(found.ID), Name: found.Name}
 	}
-	return q.flags.Plan(q.apps, images, host)
+	plan, err := q.flags.Plan(q.apps, images, host)
+	if err == nil && q.metadata {
+		err = q.own(register(c, &plan))
+	}
+	return plan, err
 }
 
 // hintArgs tells those who wrote arguments as other programs take them.

@@ -124,10 +124,13 @@ func serve(ctx context.Context, c *config, out io.Writer) (err error) {
 // child that it was about to start has a copy until its exec.
 const lockPatience = 2 * time.Second
 
+// serverLock is the directory that the server holds the lock of.
+func serverLock(c *config) string { return filepath.Join(c.Run, "server") }
+
 // lockServer makes sure that one server at most works on a set of
 // directories.
 func lockServer(ctx context.Context, c *config) (unlock func(), err error) {
-	dir := filepath.Join(c.Run, "server")
+	dir := serverLock(c)
 	// Root of a user namespace is nobody here, and has to pass to its pod's
 	// root file systems.
 	err = os.MkdirAll(c.Run, 0o711)
