@@ -36,6 +36,30 @@ type foreground struct {
 	stopped sync.WaitGroup
 }
 
+// show runs a pod that was launched in the foreground. Its terminal is of size
+// now; zero: it is to be set.
+func show(ctx context.Context, e *stage0.Engine, l stage0.Launched, to streams, size terminal.Size, detach []byte) error {
+	p, err := e.Pod(l.Pod)
+	if err != nil {
+		return ours(err)
+	}
+	f := &foreground{engine: e, pod: l, to: to, size: size, detach: detach}
+	for _, id := range f.ids() {
+		a, _ := p.App(id)
+		f.names = append(f.names, a.Name)
+		f.term.tty, f.term.interactive = a.TTY, a.Stdin
+	}
+	if len(f.names) > 1 {
+		f.term = termFlags{} // which of them would have it?
+	}
+	return f.run(ctx)
+}
+
+// ids of all apps, those of Init first.
+func (f *foreground) ids() []string {
+	return append(append([]string(nil), f.pod.Init...), f.pod.Apps...)
+}
+
 // run starts the apps and shows their output until all have ended. The error
 // has their exit code.
 func (f *foreground) run(ctx context.Context) error {
@@ -88,7 +112,7 @@ func (f *foreground) watch(ctx, watch context.Context, s *session) error {
 // join attaches to all apps; each channel is closed once all output of one is
 // out.
 func (f *foreground) join(ctx context.Context, s *session) (done []<-chan struct{}, err error) {
-	ids := append(append([]string(nil), f.pod.Init...), f.pod.Apps...)
+	ids := f.ids()
 	ready := make(chan error, len(ids))
 	var out sync.Mutex // of both streams: they may be one file
 	for i, id := range ids {
@@ -204,7 +228,7 @@ func (f *foreground) outcome() error {
 	if p.State == pod.Running {
 		return ours(errs.New("wait for pod", errs.Internal, f.pod.Pod, errors.New("it still runs")))
 	}
-	for _, id := range append(append([]string(nil), f.pod.Init...), f.pod.Apps...) {
+	for _, id := range f.ids() {
 		a, found := p.App(id)
 		switch {
 		case !found:

@@ -155,4 +155,3 @@ func lineLength(p []byte) int {
 	}
 	return 0
 }
-

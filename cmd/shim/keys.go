@@ -38,6 +38,15 @@ func (f *termFlags) keys() ([]byte, error) {
 	return keys, nil
 }
 
+// once makes the input of an app end with that of whom it is run for. One with
+// a terminal, or that is left running, keeps it open for those who attach
+// later.
+func (f *termFlags) once(plan *stage0.Plan) {
+	if f.interactive && !f.tty {
+		plan.Apps[0].App.StdinOnce = true
+	}
+}
+
 // fit gives the one app of a plan what the flags say.
 func (f *termFlags) fit(plan *stage0.Plan, size terminal.Size) error {
 	if !f.any() {

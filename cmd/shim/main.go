@@ -40,7 +40,7 @@ server runs or not.
 	c.AddCommand(
 		serveCommand(s),
 		fetchCommand(s), imageCommand(s), trustCommand(s),
-		runCommand(s), execCommand(s), attachCommand(s),
+		runCommand(s), prepareCommand(s), runPreparedCommand(s), execCommand(s), attachCommand(s),
 		listCommand(s), statusCommand(s), logsCommand(s), stopCommand(s), rmCommand(s), exportCommand(s),
 		gcCommand(s), fsckCommand(s),
 		installCommand(s), configCommand(s), versionCommand(),

@@ -40,10 +40,10 @@ func register(c *config, plan *stage0.Plan) error {
 }
 
 // awaitMetadata returns once the server answers a pod that is registered.
-func awaitMetadata(ctx context.Context, n *node, id string) error {
-	p, err := n.engine.Pod(id)
+func awaitMetadata(ctx context.Context, e *stage0.Engine, id string) error {
+	p, err := e.Pod(id)
 	if err != nil || p.Pod.Metadata == nil {
 		return err
 	}
-	return metadata.Await(ctx, p.Pod, n.engine.PortForward)
+	return metadata.Await(ctx, p.Pod, e.PortForward)
 }

@@ -99,43 +99,32 @@ func (r *running) run(ctx context.Context, s *settings, line commandLine, to str
 		if err := r.term.fit(&plan, size); err != nil {
 			return err
 		}
-		if r.detach {
-			return r.leave(ctx, n, plan, to.out)
+		if !r.detach {
+			r.term.once(&plan)
 		}
-		for i := range plan.Apps {
-			plan.Apps[i].App.StdinOnce = plan.Apps[i].App.Stdin && !r.term.tty
+		l, err := n.engine.Launch(context.WithoutCancel(ctx), plan)
+		if err == nil {
+			err = r.launched(ctx, n, l.Pod)
 		}
-		l, err := r.launch(ctx, n, plan)
-		if err != nil {
-			return ours(err)
+		switch {
+		case err != nil:
+			return r.own(err)
+		case r.detach:
+			return leave(ctx, n, l, to.out, r.output)
 		}
-		return (&foreground{
-			engine: n.engine, pod: l, names: names(plan), to: to, term: r.term, size: size, detach: keys,
-		}).run(ctx)
+		return show(ctx, n.engine, l, to, size, keys)
 	})
 }
 
-// launch makes the pod, whole or not at all, even when somebody interrupts.
-func (r *asking) launch(ctx context.Context, n *node, plan stage0.Plan) (l stage0.Launched, err error) {
-	plan.Pod.RemoveAtEnd = r.remove
-	if l, err = n.engine.Launch(context.WithoutCancel(ctx), plan); err != nil {
-		return l, err
-	}
-	return l, r.launched(ctx, n, l)
-}
-
-// launched takes the pod back when its id can't be saved, or nobody wants it
-// any more.
-func (r *asking) launched(ctx context.Context, n *node, l stage0.Launched) error {
+// launched goes on with what was launched, whoever interrupted that: the pod
+// is taken back when its id can't be saved, or nobody wants it any more.
+func (r *asking) launched(ctx context.Context, n *node, pod string) error {
 	err := ctx.Err()
 	if err == nil {
-		err = awaitMetadata(ctx, n, l.Pod)
-	}
-	if err == nil {
-		err = r.saveID(l.Pod)
+		err = r.saveID(pod)
 	}
 	if err != nil {
-		err = errors.Join(err, n.engine.RemovePod(context.WithoutCancel(ctx), l.Pod))
+		err = errors.Join(err, n.engine.RemovePod(context.WithoutCancel(ctx), pod))
 	}
 	return err
 }
@@ -148,15 +137,11 @@ func (r *asking) saveID(id string) error {
 }
 
 // leave starts all apps and prints the pod's id.
-func (r *running) leave(ctx context.Context, n *node, plan stage0.Plan, out io.Writer) error {
-	l, err := r.launch(ctx, n, plan)
-	if err != nil {
-		return err
-	}
+func leave(ctx context.Context, n *node, l stage0.Launched, out io.Writer, f form) error {
 	if err := startAll(ctx, n.engine, l); err != nil {
 		return errors.Join(err, n.engine.StopPod(context.WithoutCancel(ctx), l.Pod))
 	}
-	return writePod(out, r.output, n, l.Pod)
+	return writePod(out, f, n, l.Pod)
 }
 
 // writePod prints the id of a new pod, or all of it as -o asks.
@@ -172,17 +157,12 @@ func writePod(out io.Writer, f form, n *node, id string) error {
 	return writeValue(out, f, podRows([]*pod.Snapshot{p})[0], podDetails)
 }
 
-// names of the apps of a plan, those of Init first.
-func names(plan stage0.Plan) (all []string) {
-	for _, a := range append(append([]stage0.AppRequest(nil), plan.Init...), plan.Apps...) {
-		all = append(all, a.App.Name)
-	}
-	return all
-}
-
 // startAll starts the apps of a pod in their order, those of Init each once
-// the one before has ended well.
+// the one before has ended well, and all once they can ask who they are.
 func startAll(ctx context.Context, e *stage0.Engine, l stage0.Launched) error {
+	if err := awaitMetadata(ctx, e, l.Pod); err != nil {
+		return err
+	}
 	for _, id := range l.Init {
 		if err := e.StartApp(ctx, id); err != nil {
 			return err

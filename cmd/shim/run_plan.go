@@ -6,13 +6,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/stagelet/stagelet/cmd/shim/internal/podflags"
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/cri"
+	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/appc"
+	"github.com/stagelet/stagelet/pkg/image/store"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/podfile"
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
@@ -25,13 +30,14 @@ type asking struct {
 	remove bool
 	// metadata has the server's metadata service answer the pod.
 	metadata bool
+	given    func(flag string) bool // whether it is on the command line
 	// own gives what went wrong for no fault of the command line its exit code.
 	own func(error) error
 }
 
 func (r *asking) register(c *cobra.Command) {
 	set := c.Flags()
-	r.flags = podflags.Register(set)
+	r.flags, r.given = podflags.Register(set), set.Changed
 	r.from.register(set, pullMissing)
 	set.StringVar(&r.file, "pod-manifest", "", "file that describes the pod, instead of images: an appc pod manifest, CRI's JSON, a Kubernetes Pod; - is standard input")
 	set.StringVar(&r.idFile, "uuid-file-save", "", "file to write the pod's id to")
@@ -59,6 +65,8 @@ func (r *asking) read(line commandLine) (*request, error) {
 		return nil, errs.New(op, errs.Invalid, "", errors.New("an image is missing: say its name, id, file or URL, or name a --pod-manifest"))
 	case len(apps) > 0 && r.file != "":
 		return nil, errs.New(op, errs.Invalid, apps[0].Image, errors.New("--pod-manifest says which images there are: leave out one or the other"))
+	case r.file != "" && len(r.flags.ForImages()) > 0:
+		return nil, errs.New(op, errs.Invalid, strings.Join(r.flags.ForImages(), ", "), errors.New("with --pod-manifest, the file says so"))
 	}
 	return &request{r, apps}, nil
 }
@@ -83,26 +91,54 @@ func (r *asking) withEngine(c *config, progress io.Writer, work func(*node, *bri
 
 // plan makes the plan of the pod, and brings its images.
 func (q *request) plan(ctx context.Context, c *config, n *node, b *bringer, warnings io.Writer) (stage0.Plan, error) {
+	read := q.fromFlags
+	if q.file != "" {
+		read = q.fromFile
+	}
+	plan, notes, err := read(ctx, n, b)
+	plan.Pod.RemoveAtEnd = q.remove
+	if err == nil && q.metadata {
+		err = q.own(register(c, &plan))
+	}
+	for _, note := range notes {
+		fmt.Fprintf(warnings, "stagelet: warning: %s\n", note)
+	}
+	return plan, err
+}
+
+func (q *request) fromFlags(ctx context.Context, n *node, b *bringer) (plan stage0.Plan, notes []podfile.Note, err error) {
 	host, err := q.host(n)
 	if err != nil {
-		return stage0.Plan{}, q.own(err)
+		return plan, nil, q.own(err)
 	}
 	if err := q.flags.Check(q.apps, host); err != nil {
-		return stage0.Plan{}, err
+		return plan, nil, err
 	}
 	images := make([]podflags.Image, len(q.apps))
 	for i, a := range q.apps {
 		found, err := b.bringImage(ctx, a.Image)
 		if err != nil {
-			return stage0.Plan{}, q.own(hintArgs(i, a.Image, err))
+			return plan, nil, q.own(hintArgs(i, a.Image, err))
 		}
 		images[i] = podflags.Image{ID: string(found.ID), Name: found.Name}
+		if images[i].Manifest, err = appcManifest(n.images, found.Record); err != nil {
+			return plan, nil, q.own(err)
+		}
 	}
-	plan, err := q.flags.Plan(q.apps, images, host)
-	if err == nil && q.metadata {
-		err = q.own(register(c, &plan))
+	return q.flags.Plan(q.apps, images, host)
+}
+
+// appcManifest gives what an image made of an ACI says of its app; nil for
+// others.
+func appcManifest(images *store.Store, r *image.Record) (*appc.ImageManifest, error) {
+	if r.AppC == nil {
+		return nil, nil
 	}
-	return plan, err
+	data, err := images.AppCManifest(r)
+	if err != nil {
+		return nil, err
+	}
+	return appc.ParseImageManifest(data)
 }
 
 // hintArgs tells those who wrote arguments as other programs take them.
@@ -118,14 +154,19 @@ func (r *asking) host(n *node) (h podflags.Host, err error) {
 	h.Networks.Default = n.network.Info().Network
 	h.AppArmor = cri.DefaultAppArmor()
 	h.Environment = os.Environ()
-	if r.flags.PrivateUsers == "" {
-		return h, nil
+	if r.flags.PrivateUsers != "" {
+		h.Users, err = takenUsers(n)
 	}
+	return h, err
+}
+
+// takenUsers gives the user namespaces of all pods.
+func takenUsers(n *node) (taken []manifest.UserNamespace, err error) {
 	pods, err := n.engine.PodsOnDisk()
 	for _, p := range pods {
 		if u := p.Pod.Namespaces.User; u != nil {
-			h.Users = append(h.Users, manifest.UserNamespace{UIDs: u.UIDs, GIDs: u.GIDs})
+			taken = append(taken, *u)
 		}
 	}
-	return h, err
+	return taken, err
 }

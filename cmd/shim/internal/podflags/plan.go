@@ -3,23 +3,21 @@ package podflags
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
+	"github.com/stagelet/stagelet/pkg/image/appc"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/podfile"
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
 // Image is what a plan needs to know of an app's image.
 type Image struct {
-	ID   string
-	Name string // what rules are found by; the id where it has none
-	// Ports and MountPoints are what an appc image says by name: ports that it
-	// listens on, and the paths where it expects volumes.
-	Ports       map[string]Port
-	MountPoints map[string]string
+	ID       string
+	Name     string              // what rules are found by; the id where it has none
+	Manifest *appc.ImageManifest // of an appc image; nil for others
 }
 
 // Host is what a plan needs to know of the host.
@@ -33,66 +31,94 @@ type Host struct {
 // Check finds what of a command line can't be, before any image is there:
 // errs.Invalid.
 func (f *Flags) Check(apps []App, host Host) error {
-	_, err := f.Plan(apps, nil, host)
+	_, _, err := f.plan(apps, make([]Image, len(apps)), nil, host)
 	return err
 }
 
-// Plan gives the pod that the command line asks for. images has one for each
-// of apps. What can't be is errs.Invalid.
-func (f *Flags) Plan(apps []App, images []Image, host Host) (plan stage0.Plan, err error) {
-	var ports map[string]Port // nil: not known yet
-	if images == nil {
-		images = make([]Image, len(apps))
-	} else {
-		ports = map[string]Port{}
+// Plan gives the pod that the command line asks for, and what of its images'
+// wishes isn't honoured. images has one for each of apps. What can't be is
+// errs.Invalid.
+func (f *Flags) Plan(apps []App, images []Image, host Host) (stage0.Plan, []podfile.Note, error) {
+	said := make([]*appc.App, len(images))
+	for i, image := range images {
+		said[i] = &appc.App{}
+		if image.Manifest != nil && image.Manifest.App != nil {
+			said[i] = image.Manifest.App
+		}
 	}
-	for _, i := range images {
-		maps.Copy(ports, i.Ports)
-	}
+	return f.plan(apps, images, said, host)
+}
+
+// plan makes the pod; said is what images say of their apps, nil when that
+// isn't known.
+func (f *Flags) plan(apps []App, images []Image, said []*appc.App, host Host) (plan stage0.Plan, notes []podfile.Note, err error) {
 	plan.Pod = manifest.Pod{Creator: manifest.CreatorCLI, UID: pod.NewID(), EndsWithApps: true}
 	if err := f.fill(&plan.Pod, host.Networks); err != nil {
-		return plan, err
+		return plan, nil, err
 	}
-	if plan.Pod.Namespaces.User, err = f.users(host.Users); err != nil {
-		return plan, err
+	if plan.Pod.Namespaces.User, err = f.Users(host.Users); err != nil {
+		return plan, nil, err
 	}
-	if plan.Pod.Ports, err = f.portMappings(plan.Pod.Namespaces.Network, ports); err != nil {
-		return plan, err
+	if plan.Pod.Ports, err = f.portMappings(plan.Pod.Namespaces.Network, said); err != nil {
+		return plan, nil, err
 	}
 	all, err := volumes(apps)
 	if err != nil {
-		return plan, err
+		return plan, nil, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if v := all[name]; v.source == "" {
-			plan.Pod.Volumes = append(plan.Pod.Volumes, v.empty)
-		}
-	}
-	used := map[string]bool{}
+	var used []string
 	names := map[string]bool{}
 	for i, a := range apps {
-		r, err := a.request(images[i], all, used, host)
+		r, err := a.request(images[i], host)
 		if err != nil {
-			return plan, err
+			return plan, nil, err
 		}
 		r.App.Name = freeName(r.App.Name, a.name, names)
+		mounted, err := a.mountAll(&plan.Pod, &r, all)
+		if err != nil {
+			return plan, nil, err
+		}
+		told, err := podfile.ImageDefaults(images[i].Manifest, all, &plan.Pod, &r)
+		if err != nil {
+			return plan, nil, err
+		}
+		notes, used = append(notes, told...), append(used, mounted...)
 		plan.Apps = append(plan.Apps, r)
 	}
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if !used[name] && ports != nil {
-			return plan, invalid("volume", "no app has the volume %q: say where, with --mount volume=%s,target=PATH", name, name)
+	if said != nil {
+		if err := allUsed(all, append(used, expected(said)...)); err != nil {
+			return plan, nil, err
 		}
 	}
 	if len(plan.Apps) > 0 {
 		plan.Pod.Name = cmp.Or(plan.Pod.Name, plan.Apps[0].App.Name)
 	}
-	return plan, plan.Check()
+	return plan, notes, plan.Check()
 }
 
-func (a *App) request(image Image, pod map[string]volume, used map[string]bool, host Host) (r stage0.AppRequest, err error) {
+// expected names the volumes that images have a place for.
+func expected(said []*appc.App) (names []string) {
+	for _, a := range said {
+		for _, p := range a.MountPoints {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+func allUsed(all []appc.Volume, used []string) error {
+	for _, v := range all {
+		if !slices.Contains(used, v.Name) {
+			return invalid("volume", "no app has the volume %q: say where, with --mount volume=%s,target=PATH", v.Name, v.Name)
+		}
+	}
+	return nil
+}
+
+func (a *App) request(image Image, host Host) (r stage0.AppRequest, err error) {
 	r = stage0.AppRequest{Image: image.ID, ImageName: image.Name, Args: a.Args, Cwd: a.cwd, StopSignal: a.stopSignal}
 	r.App.Name = cmp.Or(a.name, nameOf(image.Name))
-	r.App.PID = manifest.PIDNamespace{Mode: manifest.NamespaceApp}
+	r.App.PID = manifest.PIDNamespace{Mode: manifest.NamespacePod}
 	if a.exec != "" {
 		r.Command = []string{a.exec}
 	}
@@ -117,10 +143,8 @@ func (a *App) request(image Image, pod map[string]volume, used map[string]bool, 
 	if r.App.Annotations, err = pairs("user-annotation", a.annotations); err != nil {
 		return r, err
 	}
-	if r.App.Labels, err = pairs("user-label", a.labels); err != nil {
-		return r, err
-	}
-	return r, a.mountAll(&r, pod, image.MountPoints, used)
+	r.App.Labels, err = pairs("user-label", a.labels)
+	return r, err
 }
 
 // maxName is the length of an app's name that is made of its image's.

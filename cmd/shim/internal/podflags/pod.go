@@ -65,7 +65,7 @@ func (p *Pod) fill(to *manifest.Pod, networks Networks) (err error) {
 	if to.Name = p.Name; p.Name != "" && !podNameForm.MatchString(p.Name) {
 		return invalid("pod-name", "%.80q has other characters than letters, digits, '.', '_' and '-', or is longer than 128", p.Name)
 	}
-	to.Namespaces = manifest.Namespaces{Network: manifest.NamespacePod, IPC: manifest.NamespacePod, PID: manifest.NamespaceApp}
+	to.Namespaces = manifest.Namespaces{Network: manifest.NamespacePod, IPC: manifest.NamespacePod, PID: manifest.NamespacePod}
 	switch p.net {
 	case netHost:
 		to.Namespaces.Network = manifest.NamespaceHost

@@ -5,6 +5,7 @@ package podflags
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -34,6 +35,20 @@ func Register(set *pflag.FlagSet) *Flags {
 	f.Pod.register(set)
 	f.all.register(set)
 	return f
+}
+
+// ForImages gives those of the flags on the command line that are for pods
+// whose images stand on it, and not in a file.
+func (f *Flags) ForImages() (given []string) {
+	own := pflag.NewFlagSet("", pflag.ContinueOnError)
+	(&Pod{}).register(own)
+	(&App{}).register(own)
+	f.set.Visit(func(flag *pflag.Flag) {
+		if own.Lookup(flag.Name) != nil && !slices.Contains([]string{"pod-name", "stage1", "stage1-name", "private-users"}, flag.Name) {
+			given = append(given, "--"+flag.Name)
+		}
+	})
+	return given
 }
 
 // Apps reads what stands behind the flags: images, each with flags of its own

@@ -5,45 +5,55 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/stagelet/stagelet/pkg/image/appc"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/podfile"
 )
 
-// Port is a port that an image says it listens on.
-type Port struct {
-	Protocol string
-	Number   int32
-}
-
-// portMappings reads the ports of the pod; named has those that its images
-// name, nil when they aren't known.
-func (p *Pod) portMappings(network manifest.NamespaceMode, named map[string]Port) ([]manifest.PortMapping, error) {
+// portMappings reads the ports of the pod; apps are those of its images, nil
+// when they aren't known.
+func (p *Pod) portMappings(network manifest.NamespaceMode, apps []*appc.App) ([]manifest.PortMapping, error) {
 	if len(p.ports) > 0 && network == manifest.NamespaceHost {
 		return nil, invalid("port", "a pod on the host's network has the host's ports: leave out --port or --net=host")
 	}
 	var mappings []manifest.PortMapping
+	var named []appc.ExposedPort
 	for _, text := range p.ports {
-		m, err := parsePort(text, named)
+		if name, rest, is := cutName(text); is {
+			e := appc.ExposedPort{Name: name}
+			e.HostIP, rest = cutAddress(rest)
+			port, err := number(text, rest)
+			if err != nil {
+				return nil, err
+			}
+			e.HostPort = uint(port)
+			named = append(named, e)
+			continue
+		}
+		m, err := parsePort(text)
 		if err != nil {
 			return nil, err
 		}
 		mappings = append(mappings, m)
 	}
-	return mappings, nil
+	if apps == nil {
+		return mappings, nil
+	}
+	more, err := podfile.Expose(named, apps)
+	if err != nil {
+		return nil, invalid("port", "%v", err)
+	}
+	return append(mappings, more...), nil
 }
 
-// parsePort reads [IP:]HOSTPORT:PODPORT[/PROTOCOL] or NAME:[IP:]HOSTPORT.
-func parsePort(text string, named map[string]Port) (m manifest.PortMapping, err error) {
-	first, rest, found := strings.Cut(text, ":")
-	if found && manifest.IsName(first) && strings.Trim(first, "0123456789") != "" && !isAddress(first) {
-		port, known := named[first]
-		if !known && named != nil {
-			return m, invalid("port", "no image names a port %q: say HOSTPORT:PODPORT", first)
-		}
-		m = manifest.PortMapping{Protocol: port.Protocol, PodPort: port.Number}
-		m.HostIP, rest = cutAddress(rest)
-		m.HostPort, err = number(text, rest)
-		return m, err
-	}
+// cutName takes a name off that text begins with.
+func cutName(text string) (name, rest string, is bool) {
+	name, rest, found := strings.Cut(text, ":")
+	return name, rest, found && manifest.IsName(name) && strings.Trim(name, "0123456789") != "" && !isAddress(name)
+}
+
+// parsePort reads [IP:]HOSTPORT:PODPORT[/PROTOCOL].
+func parsePort(text string) (m manifest.PortMapping, err error) {
 	m.Protocol = "tcp"
 	rest, protocol, found := strings.Cut(text, "/")
 	if found {

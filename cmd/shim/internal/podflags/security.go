@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/podfile"
 	"github.com/stagelet/stagelet/pkg/stage0"
 	"github.com/stagelet/stagelet/pkg/stage1/ocispec"
 )
@@ -34,10 +35,8 @@ func (a *App) confine(r *stage0.AppRequest, appArmor string) (err error) {
 		r.AddCapabilities, r.DropCapabilities = a.capsRetain, []string{"ALL"}
 	}
 	r.App.Rootfs.ReadOnly = a.readOnly
-	r.App.Security = manifest.Security{
-		NoNewPrivs: a.noNewPrivs, AppArmor: appArmor,
-		MaskedPaths: ocispec.DefaultMaskedPaths(), ReadOnlyPaths: ocispec.DefaultReadOnlyPaths(),
-	}
+	r.App.Security = podfile.DefaultSecurity()
+	r.App.Security.NoNewPrivs, r.App.Security.AppArmor = a.noNewPrivs, appArmor
 	r.App.Security.Seccomp, err = a.filter()
 	return err
 }

@@ -22,14 +22,14 @@ const (
 	usersLength = 1 << 16
 )
 
-// users gives the pod's user namespace; nil for none. taken are those of
+// Users gives the pod's user namespace; nil for none. taken are those of
 // other pods.
-func (p *Pod) users(taken []manifest.UserNamespace) (*manifest.UserNamespace, error) {
+func (p *Pod) Users(taken []manifest.UserNamespace) (*manifest.UserNamespace, error) {
 	switch p.PrivateUsers {
 	case "", "no", "false":
 		return nil, nil
 	case usersAuto, "pick", "yes", "true":
-		return freeUsers(taken)
+		return FreeUsers(taken)
 	}
 	const flag = "private-users"
 	first, length, found := strings.Cut(p.PrivateUsers, ":")
@@ -52,9 +52,9 @@ func mapped(first, length uint32) *manifest.UserNamespace {
 	return &manifest.UserNamespace{UIDs: ids, GIDs: ids}
 }
 
-// freeUsers picks a range by chance that no pod has: two commands at once
+// FreeUsers picks a range by chance that no pod has: two commands at once
 // hardly pick the same.
-func freeUsers(taken []manifest.UserNamespace) (*manifest.UserNamespace, error) {
+func FreeUsers(taken []manifest.UserNamespace) (*manifest.UserNamespace, error) {
 	const slots = (lastUsers - firstUsers) / usersLength
 	start := rand.IntN(slots)
 	for i := range slots {

@@ -1,28 +1,17 @@
 package podflags
 
 import (
-	"maps"
+	"math"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/stagelet/stagelet/pkg/image/appc"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
+	"github.com/stagelet/stagelet/pkg/podfile"
 	"github.com/stagelet/stagelet/pkg/stage0"
-)
-
-// volume is a volume of the pod, as NAME,kind=…: one of the host's
-// directories, or an empty one.
-type volume struct {
-	source              string // "": it is empty
-	readOnly, recursive bool
-	empty               manifest.EmptyVolume
-}
-
-// The kinds of volume, in appc's words.
-const (
-	kindHost  = "host"
-	kindEmpty = "empty"
 )
 
 // isBind tells PATH:TARGET from NAME,kind=….
@@ -46,70 +35,73 @@ func options(flag, text string, known ...string) (map[string]string, error) {
 	return all, nil
 }
 
-func parseVolume(text string) (name string, v volume, err error) {
+func parseVolume(text string) (v appc.Volume, err error) {
 	const flag = "volume"
 	name, rest, _ := strings.Cut(text, ",")
 	if !manifest.IsName(name) {
-		return "", v, invalid(flag, "%.80q names no volume: lower-case letters, digits and '-'", name)
+		return v, invalid(flag, "%.80q names no volume: lower-case letters, digits and '-'", name)
 	}
 	o, err := options(flag, rest, "kind", "source", "readOnly", "recursive", "mode", "uid", "gid")
 	if err != nil {
-		return "", v, err
+		return v, err
 	}
-	if v.readOnly, err = yes(flag, o, "readOnly"); err != nil {
-		return "", v, err
+	v.Name, v.Kind = name, o["kind"]
+	if v.ReadOnly, err = yes(flag, o, "readOnly"); err != nil {
+		return v, err
 	}
-	switch o["kind"] {
-	case kindHost:
-		err = v.host(name, o)
-	case kindEmpty:
-		err = v.make(name, o)
-	default:
-		err = invalid(flag, "%q is no kind of volume: host or empty", o["kind"])
+	switch v.Kind {
+	case appc.VolumeHost:
+		return v, hostVolume(&v, o)
+	case appc.VolumeEmpty:
+		return v, emptyVolume(&v, o)
 	}
-	return name, v, err
+	return v, invalid(flag, "%q is no kind of volume: host or empty", v.Kind)
 }
 
-func (v *volume) host(name string, o map[string]string) (err error) {
+func hostVolume(v *appc.Volume, o map[string]string) error {
+	const flag = "volume"
 	for _, key := range []string{"mode", "uid", "gid"} {
 		if _, set := o[key]; set {
-			return invalid("volume", "%s: a directory of the host keeps its %s", name, key)
+			return invalid(flag, "%s: a directory of the host keeps its %s", v.Name, key)
 		}
 	}
-	if v.source = o["source"]; !filepath.IsAbs(v.source) {
-		return invalid("volume", "%s: source=%.120q is no absolute path", name, v.source)
+	if v.Source = o["source"]; !filepath.IsAbs(v.Source) {
+		return invalid(flag, "%s: source=%.120q is no absolute path", v.Name, v.Source)
 	}
-	v.recursive = true
 	if _, set := o["recursive"]; set {
-		v.recursive, err = yes("volume", o, "recursive")
+		recursive, err := yes(flag, o, "recursive")
+		if err != nil {
+			return err
+		}
+		v.Recursive = &recursive
 	}
-	if err == nil && !v.recursive {
-		return invalid("volume", "%s: what is mounted below a directory of the host always comes along: leave out recursive=false", name)
-	}
-	return err
+	return nil
 }
 
-func (v *volume) make(name string, o map[string]string) error {
+func emptyVolume(v *appc.Volume, o map[string]string) error {
 	const flag = "volume"
 	for _, key := range []string{"source", "recursive"} {
 		if _, set := o[key]; set {
-			return invalid(flag, "%s: an empty volume has no %s", name, key)
+			return invalid(flag, "%s: an empty volume has no %s", v.Name, key)
 		}
 	}
-	v.empty = manifest.EmptyVolume{Name: name}
-	for key, field := range map[string]struct {
-		to   *uint32
-		base int
-		most uint64
-	}{"mode": {&v.empty.Mode, 8, 0o7777}, "uid": {&v.empty.UID, 10, 1<<32 - 2}, "gid": {&v.empty.GID, 10, 1<<32 - 2}} {
-		if o[key] == "" {
+	if mode, set := o["mode"]; set {
+		if n, err := strconv.ParseUint(mode, 8, 32); err != nil || n > 0o7777 {
+			return invalid(flag, "%s: mode=%.40q is no mode in octal digits", v.Name, mode)
+		}
+		v.Mode = mode
+	}
+	for key, to := range map[string]**int{"uid": &v.UID, "gid": &v.GID} {
+		text, set := o[key]
+		if !set {
 			continue
 		}
-		n, err := strconv.ParseUint(o[key], field.base, 32)
-		if err != nil || n > field.most {
-			return invalid(flag, "%s: %s=%.40q is none", name, key, o[key])
+		id, err := strconv.ParseUint(text, 10, 32)
+		if err != nil || id >= math.MaxUint32 {
+			return invalid(flag, "%s: %s=%.40q is no id", v.Name, key, text)
 		}
-		*field.to = uint32(n)
+		n := int(id) //nolint:gosec // of 32 bits
+		*to = &n
 	}
 	return nil
 }
@@ -128,21 +120,23 @@ func yes(flag string, o map[string]string, key string) (bool, error) {
 }
 
 // volumes gives the volumes that the apps name, each once.
-func volumes(apps []App) (map[string]volume, error) {
-	all := map[string]volume{}
+func volumes(apps []App) (all []appc.Volume, err error) {
 	for _, a := range apps {
 		for _, text := range a.volumes {
 			if isBind(text) {
 				continue
 			}
-			name, v, err := parseVolume(text)
+			v, err := parseVolume(text)
 			if err != nil {
 				return nil, err
 			}
-			if other, there := all[name]; there && other != v {
-				return nil, invalid("volume", "two volumes have the name %q", name)
+			i := slices.IndexFunc(all, func(o appc.Volume) bool { return o.Name == v.Name })
+			switch {
+			case i < 0:
+				all = append(all, v)
+			case !reflect.DeepEqual(all[i], v):
+				return nil, invalid("volume", "two volumes have the name %q", v.Name)
 			}
-			all[name] = v
 		}
 	}
 	return all, nil
@@ -175,58 +169,39 @@ func checkTarget(flag, path string) error {
 	return nil
 }
 
-// place shows a volume to an app.
-func place(r *stage0.AppRequest, name string, v volume, target string, readOnly bool) { //nolint:revive // as the mount has it
-	readOnly = readOnly || v.readOnly
-	if v.source == "" {
-		r.Volumes = append(r.Volumes, stage0.VolumeMount{Volume: name, Destination: target, ReadOnly: readOnly})
-		return
-	}
-	r.App.Mounts = append(r.App.Mounts, manifest.Mount{
-		Source: v.source, Destination: target, ReadOnly: readOnly, RecursiveReadOnly: readOnly, Propagation: manifest.PropagationPrivate,
-	})
-}
-
-// mountAll fills the mounts of an app, and notes which volumes it uses. Where
-// its image says where it expects a volume, it is put there unless a flag says
-// otherwise.
-func (a *App) mountAll(r *stage0.AppRequest, pod map[string]volume, expects map[string]string, used map[string]bool) error {
+// mountAll gives an app what its flags say, and gives the names of the volumes
+// that it has.
+func (a *App) mountAll(pod *manifest.Pod, r *stage0.AppRequest, all []appc.Volume) (used []string, err error) {
 	for _, text := range a.volumes {
 		if !isBind(text) {
 			continue
 		}
 		m, err := parseBind(text)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		r.App.Mounts = append(r.App.Mounts, m)
 	}
-	placed := map[string]bool{}
 	for _, text := range a.mounts {
 		o, err := options("mount", text, "volume", "target", "readOnly")
 		if err != nil {
-			return err
+			return nil, err
 		}
 		readOnly, err := yes("mount", o, "readOnly")
 		if err != nil {
-			return err
+			return nil, err
 		}
-		v, there := pod[o["volume"]]
-		if !there {
-			return invalid("mount", "there is no volume %.80q: name it with --volume", o["volume"])
+		i := slices.IndexFunc(all, func(v appc.Volume) bool { return v.Name == o["volume"] })
+		if i < 0 {
+			return nil, invalid("mount", "there is no volume %.80q: name it with --volume", o["volume"])
 		}
 		if err := checkTarget("mount", o["target"]); err != nil {
-			return err
+			return nil, err
 		}
-		place(r, o["volume"], v, o["target"], readOnly)
-		placed[o["volume"]] = true
-	}
-	for _, name := range slices.Sorted(maps.Keys(pod)) {
-		if target := expects[name]; target != "" && !placed[name] {
-			place(r, name, pod[name], target, false)
-			placed[name] = true
+		if err := podfile.Mount(pod, r, all[i], o["target"], podfile.Access(readOnly)); err != nil {
+			return nil, err
 		}
+		used = append(used, o["volume"])
 	}
-	maps.Copy(used, placed)
-	return nil
+	return used, nil
 }
