@@ -3,6 +3,7 @@ package e2e
 import (
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	pods "github.com/stagelet/stagelet/pkg/pod"
@@ -17,7 +18,7 @@ func TestServerTakesUpPodsOfPeople(t *testing.T) {
 	wantEqual(t, "state", s.personalState(r.Pod), pods.Running)
 	wantEqual(t, "what another process lists", s.mustPerson(errand{Verb: "list"}).Listed[r.Pod], pods.Running)
 	wantEqual(t, "pods of kubelet", len(s.pods()), 0)
-	s.killPersonal(t, r.Pod)
+	s.signalPersonal(t, r.Pod, syscall.SIGKILL)
 	s.awaitReleased(t, r.Pod)
 	w := s.mustPerson(errand{Verb: "wait", Pod: r.Pod})
 	wantEqual(t, "state", w.State, pods.Exited)

@@ -49,6 +49,8 @@ type errand struct {
 	Pod   string        // of all others
 	Grace time.Duration // stop
 	Wait  bool          // launch and run-prepared: in the foreground
+
+	Periods stage0.Periods // gc
 }
 
 // report is what became of it.
@@ -138,6 +140,8 @@ func (d errand) do(ctx context.Context, e *stage0.Engine) (r report, err error) 
 		return r, e.StopPod(ctx, d.Pod)
 	case "rm":
 		return r, e.RemovePodOf(ctx, manifest.CreatorCLI, d.Pod)
+	case "gc":
+		return r, e.GC(ctx, d.Periods)
 	case "wait":
 		return d.wait(ctx, e, d.Pod)
 	case "list":
@@ -273,13 +277,13 @@ func (s *server) awaitReleased(t testing.TB, id string) {
 	})
 }
 
-// killPersonal kills the supervisor of a pod of a person.
-func (s *server) killPersonal(t testing.TB, id string) {
+// signalPersonal signals the supervisor of a pod of a person.
+func (s *server) signalPersonal(t testing.TB, id string, sig syscall.Signal) {
 	t.Helper()
 	for _, pid := range s.scope.Processes() {
 		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if args := strings.Split(string(line), "\x00"); len(args) > 2 && args[0] == "stagelet-stage1" && args[1] == "run" && filepath.Base(args[2]) == id {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			if err := syscall.Kill(pid, sig); err != nil {
 				t.Fatal(err)
 			}
 			return
