@@ -18,8 +18,28 @@ const (
 	exitNotFound = 3
 )
 
-const exitCodesText = `The exit code is 0 when all went well, 2 when the command line or what it names
-can never work, 3 when something that it names isn't there, else 1.`
+// exitCodesTopic is what "stagelet help exit-codes" says.
+func exitCodesTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit-codes",
+		Short: "What the exit codes of all commands say",
+		Long: `Exit codes are the same from release to release.
+
+  0  all went well
+  1  it could not be done; the error says why and, where there is one, the next step
+  2  it can never be done so: the command line, a file or a value in it is wrong
+  3  something that was named isn't there: a pod, an app, an image, a file
+
+run, run-prepared, exec and attach end as what they ran:
+
+  N        what ran ended with exit code N; of several apps it is the first, in the
+           order of the command line, that is not 0
+  128 + N  signal N ended it: 137 is SIGKILL, 143 SIGTERM
+  127      its program isn't there
+  126      its program can't be executed
+  125      it was never run: stagelet itself could not`,
+	}
+}
 
 func exitCode(err error) int {
 	var app appExit
@@ -39,7 +59,7 @@ func exitCode(err error) int {
 func execute(ctx context.Context, root *cobra.Command) error {
 	begun := false
 	each(root, func(c *cobra.Command) {
-		if !c.Runnable() {
+		if !c.Runnable() && c.HasSubCommands() {
 			c.Args, c.RunE = cobra.ArbitraryArgs, group
 		}
 		if run := c.RunE; run != nil {

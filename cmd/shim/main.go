@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -27,9 +28,7 @@ func root() *cobra.Command {
 		Short: "Run pods of verified images",
 		Long: `Stagelet runs pods: for kubelet and crictl over CRI (stagelet serve), and for
 people by the other commands, which work on the same directories whether the
-server runs or not.
-
-` + exitCodesText,
+server runs or not.`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -37,15 +36,35 @@ server runs or not.
 	}
 	s := &settings{}
 	s.register(c.PersistentFlags())
-	c.AddCommand(
-		serveCommand(s),
-		fetchCommand(s), imageCommand(s), trustCommand(s),
+	section(c, "Pods",
 		runCommand(s), prepareCommand(s), runPreparedCommand(s), execCommand(s), attachCommand(s),
 		listCommand(s), statusCommand(s), logsCommand(s), stopCommand(s), rmCommand(s), exportCommand(s),
-		gcCommand(s), fsckCommand(s),
-		installCommand(s), configCommand(s), versionCommand(),
 	)
+	section(c, "Images", fetchCommand(s), imageCommand(s), trustCommand(s))
+	section(c, "The host",
+		serveCommand(s), gcCommand(s), fsckCommand(s), installCommand(s), configCommand(s), versionCommand(),
+	)
+	c.SetHelpCommandGroupID("The host")
+	c.SetCompletionCommandGroupID("The host")
+	c.AddCommand(exitCodesTopic())
+	c.SetUsageTemplate(brief(c.UsageTemplate()))
 	c.InitDefaultCompletionCmd()
 	completeArgs(c, s)
 	return c
+}
+
+// section adds commands that help lists under a title.
+func section(root *cobra.Command, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title + ":"})
+	for _, c := range commands {
+		c.GroupID = title
+		root.AddCommand(c)
+	}
+}
+
+// brief is a template of help that doesn't tell the flags of all commands with
+// each of them.
+func brief(template string) string {
+	return strings.Replace(template, "Global Flags:\n{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}",
+		`Flags that move directories and change the configuration: "stagelet --help".`, 1)
 }
