@@ -84,7 +84,7 @@ func (f Finder) walk(ctx context.Context, name, tag string, take func(m meta, pa
 			continue
 		}
 		taken, told := 0, 0
-		for _, m := range parseMeta(page) {
+		for _, m := range parseMeta(page[:min(len(page), maxPage)]) {
 			if m.name != tag || !m.covers(name) {
 				continue
 			}
