@@ -8,18 +8,15 @@ export function bytes(n) {
   return `${i === 0 ? n : n.toFixed(n < 10 ? 1 : 0)} ${units[i]}`;
 }
 
-// since says how long ago an instant was, in its largest two units.
+// since says how long ago an instant was, as precisely as people do.
 export function since(instant, now = Date.now()) {
-  let s = Math.max(0, Math.round((now - Date.parse(instant)) / 1000));
+  const s = Math.max(0, Math.round((now - Date.parse(instant)) / 1000));
   if (Number.isNaN(s)) return "";
-  const parts = [];
-  for (const [unit, seconds] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]) {
-    const n = Math.floor(s / seconds);
-    s -= n * seconds;
-    if (n > 0 || parts.length > 0) parts.push([n, unit]);
-  }
-  if (parts.length === 0) return "0 s";
-  return parts.slice(0, parts[0][0] > 9 ? 1 : 2).filter(([n]) => n > 0).map(([n, unit]) => `${n} ${unit}`).join(" ");
+  const whole = (seconds) => Math.floor(s / seconds);
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${whole(60)} min`;
+  if (s < 86400) return `${whole(3600)} h ${whole(60) % 60} min`;
+  return s < 10 * 86400 ? `${whole(86400)} d ${whole(3600) % 24} h` : `${whole(86400)} d`;
 }
 
 // moment is an instant, as the reader's clock shows it.

@@ -73,8 +73,9 @@ function nameChips(title, image) {
 }
 
 function usersOf(image) {
-  const all = image.usedBy.map((u) => `${u.app} in ${u.pod}`);
-  return all.length > 4 ? `${all.slice(0, 3).join(", ")} and ${all.length - 3} more` : all.join(", ");
+  const pods = Object.entries(Object.groupBy(image.usedBy, (u) => u.pod));
+  const all = pods.map(([pod, users]) => `${[...new Set(users.map((u) => u.app))].join(" and ")} in ${pod}`);
+  return all.length > 4 ? `${all.slice(0, 3).join(", ")} and ${plural(all.length - 3, "more pod")}` : all.join(", ");
 }
 
 function definitions(image) {

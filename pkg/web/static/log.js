@@ -10,7 +10,7 @@ const most = 5000; // lines that are kept on the page
 export async function showLog(app) {
   const dialog = byId("log"), lines = byId("log-lines");
   const closed = new AbortController();
-  text(byId("log-title"), `${app.name}, in ${app.pod.name}`);
+  byId("log-title").replaceChildren(`${app.name} `, el("span", {}, `in ${app.pod.name}`));
   lines.replaceChildren();
   byId("log-close").onclick = () => dialog.close();
   dialog.addEventListener("close", () => closed.abort(), { once: true });

@@ -92,6 +92,7 @@ class Upload {
 
   async #send() {
     this.#state("sending");
+    text(this.#status, "Sending …");
     const query = this.#name === "" ? "" : `?name=${encodeURIComponent(this.#name)}`;
     const signature = this.#signature ? base64(await this.#signature.arrayBuffer()) : "";
     const request = new XMLHttpRequest(); // fetch says nothing of how much was sent
@@ -138,9 +139,12 @@ class Upload {
         this.#line("refused", "no", chapter.text);
         this.#advise(chapter);
         return true;
-      case "layer":
-        this.#line(`layer ${chapter.image ?? ""} ${chapter.layer.index}`, chapter.layer.state === "checked" ? "ok" : "busy", chapter.text, chapter.image);
+      case "layer": {
+        const { index, count, state, done } = chapter.layer;
+        this.#line(`layer ${chapter.image ?? ""} ${index}`, state === "checked" ? "ok" : "busy",
+          state === "checking" ? `layer ${index + 1} of ${count}: ${bytes(done)} checked` : chapter.text, chapter.image);
         return false;
+      }
       default:
         this.#line(`${chapter.step} ${chapter.image ?? ""}`, "ok", chapter.text, chapter.image);
         return false;
