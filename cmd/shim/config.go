@@ -159,17 +159,8 @@ func (c *config) load(path string) error {
 // check finds what can't work, before anything is begun.
 func (c *config) check() error {
 	const op = "check configuration"
-	for key, paths := range map[string][]string{
-		"root": {c.Root}, "run": {c.Run}, "listen": {c.socket()}, "--netns-dir": {c.Network.NetNSDir}, "network.confDir": {c.Network.ConfDir},
-		"registry.authDirs": c.Registry.AuthDirs, "registry.dockerConfigs": c.Registry.DockerConfigs, "trust.dirs": c.Trust.Dirs,
-		"registry.certsDir": set(c.Registry.CertsDir), "trust.policyJSON": set(c.Trust.PolicyJSON), "trust.registriesDir": set(c.Trust.RegistriesDir),
-		"nri.socket": set(c.NRI.Socket), "web.certDir": set(c.Web.CertDir),
-	} {
-		for _, path := range paths {
-			if !filepath.IsAbs(path) {
-				return errs.New(op, errs.Invalid, key, fmt.Errorf("%q is not an absolute path", path))
-			}
-		}
+	if err := c.checkPaths(); err != nil {
+		return err
 	}
 	if d := c.Network.Default; d != "bridge" && d != "none" {
 		return errs.New(op, errs.Invalid, "network.default", fmt.Errorf("%q is neither bridge nor none", d))
@@ -191,6 +182,22 @@ func (c *config) check() error {
 	for key, text := range map[string]string{"gc.grace": c.GC.Grace, "gc.interval": c.GC.Interval} {
 		if d, err := time.ParseDuration(text); err != nil || d <= 0 {
 			return errs.New(op, errs.Invalid, key, fmt.Errorf("%q is not a duration such as 30m", text))
+		}
+	}
+	return nil
+}
+
+func (c *config) checkPaths() error {
+	for key, paths := range map[string][]string{
+		"root": {c.Root}, "run": {c.Run}, "listen": {c.socket()}, "--netns-dir": {c.Network.NetNSDir}, "network.confDir": {c.Network.ConfDir},
+		"registry.authDirs": c.Registry.AuthDirs, "registry.dockerConfigs": c.Registry.DockerConfigs, "trust.dirs": c.Trust.Dirs,
+		"registry.certsDir": set(c.Registry.CertsDir), "trust.policyJSON": set(c.Trust.PolicyJSON), "trust.registriesDir": set(c.Trust.RegistriesDir),
+		"nri.socket": set(c.NRI.Socket), "web.certDir": set(c.Web.CertDir),
+	} {
+		for _, path := range paths {
+			if !filepath.IsAbs(path) {
+				return errs.New("check configuration", errs.Invalid, key, fmt.Errorf("%q is not an absolute path", path))
+			}
 		}
 	}
 	return nil

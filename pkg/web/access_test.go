@@ -110,7 +110,7 @@ func TestWrongTokensAreLimited(t *testing.T) {
 func TestLimiterForgets(t *testing.T) {
 	l, now := newLimiter(), time.Unix(0, 0)
 	l.now = func() time.Time { return now }
-	r := httptest.NewRequest("GET", "/", nil)
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	for i := range maxClients + 5 {
 		r.RemoteAddr = fmt.Sprintf("10.0.%d.%d:1", i/256, i%256)
 		if got, want := l.allow(client(r)), i < maxClients; got != want {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 
+	"k8s.io/klog/v2"
+
 	"github.com/stagelet/stagelet/internal/errs"
 )
 
@@ -85,5 +87,7 @@ func statusOf(kind errs.Kind) int {
 func answer(w http.ResponseWriter, status int, document any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(document) // to somebody who went away, at worst
+	if err := json.NewEncoder(w).Encode(document); err != nil {
+		klog.V(4).InfoS("Nobody waits for an answer any more", "err", err)
+	}
 }

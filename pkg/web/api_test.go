@@ -166,7 +166,7 @@ func TestFollowers(t *testing.T) {
 	n.withPod("sha256:1")
 	var open []*http.Response
 	follow := func() *http.Response {
-		r, err := http.NewRequestWithContext(t.Context(), "GET", n.url+"/api/apps/a1b2/log?follow=true", nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.url+"/api/apps/a1b2/log?follow=true", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

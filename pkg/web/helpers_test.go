@@ -190,7 +190,7 @@ func (f *fakeEngine) App(id string) (*pod.Snapshot, pod.App, error) {
 	return nil, pod.App{}, errs.New("find app", errs.NotFound, id, fmt.Errorf("no such app"))
 }
 
-func (f *fakeEngine) AppUsage(id string) (stage0.Usage, error) {
+func (f *fakeEngine) AppUsage(string) (stage0.Usage, error) {
 	var u stage0.Usage
 	cores := uint64(250_000_000)
 	u.NanoCores, u.Memory.WorkingSet = &cores, 7<<20

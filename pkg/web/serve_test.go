@@ -85,7 +85,7 @@ func TestServe(t *testing.T) {
 	address, end := serving(t, "", withPatience(mux))
 	client := &http.Client{Transport: &http.Transport{}}
 	get := func(path string) (*http.Response, error) {
-		r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+address+path, nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -166,7 +166,7 @@ func TestCertificates(t *testing.T) {
 	address, end := serving(t, dir, New(Options{Token: token, Names: []string{AnyName}}))
 	defer end()
 	serves := func() string {
-		d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the test looks at it itself
+		d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
 		c, err := d.DialContext(t.Context(), "tcp", address)
 		if err != nil {
 			t.Fatal(err)
