@@ -207,12 +207,8 @@ func (v *survey) garbage() garbage {
 			g.records = append(g.records, file)
 			continue
 		}
-		for _, d := range r.Documents() {
-			blobs[d] = true
-		}
-		for _, d := range r.Trees() {
-			layers[d] = true
-		}
+		mark(blobs, r.Documents())
+		mark(layers, r.Trees())
 	}
 	for id, file := range v.index.Images {
 		blobs[id] = true
@@ -232,6 +228,12 @@ func (v *survey) garbage() garbage {
 		}
 	}
 	return g
+}
+
+func mark(needed map[image.Digest]bool, all []image.Digest) {
+	for _, d := range all {
+		needed[d] = true
+	}
 }
 
 // temps are the unfinished writes among the strange files. Under the
