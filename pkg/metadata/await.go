@@ -74,7 +74,7 @@ func ask(ctx context.Context, client *http.Client, p *manifest.Pod) error {
 // unwrapURL leaves out the URL, which has the token.
 func unwrapURL(err error) error {
 	type wrapped interface{ Unwrap() error }
-	if w, is := err.(wrapped); is { //nolint:errorlint // the outermost one alone
+	if w, is := err.(wrapped); is {
 		return w.Unwrap()
 	}
 	return err

@@ -38,8 +38,8 @@ func (s *Service) podManifest(p *pod.Snapshot, _ *http.Request) (string, []byte,
 	}
 	for _, port := range p.Pod.Ports {
 		m.Ports = append(m.Ports, appc.ExposedPort{
-			Name: portName(port), HostPort: uint(port.HostPort), HostIP: port.HostIP, //nolint:gosec // checked where the pod was made
-			PodPort: &appc.Port{Name: portName(port), Protocol: port.Protocol, Port: uint(port.PodPort), Count: 1}, //nolint:gosec // likewise
+			Name: portName(port), HostPort: uint(port.HostPort), HostIP: port.HostIP,
+			PodPort: &appc.Port{Name: portName(port), Protocol: port.Protocol, Port: uint(port.PodPort), Count: 1},
 		})
 	}
 	for _, a := range p.Apps {

@@ -25,7 +25,6 @@ import (
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
-
 const (
 	ofACI = `{"acKind":"ImageManifest","acVersion":"0.8.11","name":"example.com/aci","annotations":[{"name":"authors","value":"image"},{"name":"homepage","value":"https://example.com"}]}`
 	aciID = "sha512:" // and 128 digits

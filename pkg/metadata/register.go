@@ -29,7 +29,7 @@ func Register(plan *stage0.Plan) error {
 		if err != nil {
 			return errs.Wrap("find a port for the metadata service", "", err)
 		}
-		m.Port = uint16(l.Addr().(*net.TCPAddr).Port) //nolint:gosec,forcetypeassert // of a TCP listener
+		m.Port = uint16(l.Addr().(*net.TCPAddr).Port) //nolint:forcetypeassert // of a TCP listener
 		if err := l.Close(); err != nil {
 			return err
 		}

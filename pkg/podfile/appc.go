@@ -181,9 +181,9 @@ func Expose(exposed []appc.ExposedPort, apps []*appc.App) ([]manifest.PortMappin
 		if e.HostPort+count-1 > maxPort || p.Port+count-1 > maxPort {
 			return nil, invalid(path, "%d ports from %d on end behind %d", count, e.HostPort, maxPort)
 		}
-		for n := range int32(count) { //nolint:gosec // bounded above
+		for n := range int32(count) {
 			all = append(all, manifest.PortMapping{
-				Protocol: protocol, HostPort: int32(e.HostPort) + n, PodPort: int32(p.Port) + n, HostIP: e.HostIP, //nolint:gosec // bounded above
+				Protocol: protocol, HostPort: int32(e.HostPort) + n, PodPort: int32(p.Port) + n, HostIP: e.HostIP,
 			})
 		}
 	}

@@ -45,7 +45,7 @@ func (t *translation) override(a *appc.App) error {
 func (t *translation) translate(a *appc.App) error {
 	t.app.Env = append([]string{"AC_APP_NAME=" + t.app.App.Name, "container=stagelet"}, t.app.Env...)
 	for _, gid := range a.SupplementaryGIDs {
-		t.app.User.Supplemental = append(t.app.User.Supplemental, uint32(gid)) //nolint:gosec // checked by appc
+		t.app.User.Supplemental = append(t.app.User.Supplemental, uint32(gid))
 	}
 	for i, h := range a.EventHandlers {
 		t.note(at("eventHandlers", i), h.Name+" is not run")
@@ -161,5 +161,5 @@ func idOf(id *int) uint32 {
 	if id == nil {
 		return 0
 	}
-	return uint32(*id) //nolint:gosec // checked by appc
+	return uint32(*id)
 }

@@ -57,22 +57,7 @@ type auditor struct {
 }
 
 func (a *auditor) walk(path string, v reflect.Value, why string) {
-	switch field := v.Interface().(type) {
-	case silent:
-		return
-	case unhonoured:
-		if field.asks() {
-			text := notHonoured
-			if why != "" {
-				text += ": " + why
-			}
-			a.notes = append(a.notes, Note{path, text})
-		}
-		return
-	case refused:
-		if field.asks() && a.err == nil {
-			a.err = unsupported(path, "%s", why)
-		}
+	if a.field(path, v.Interface(), why) {
 		return
 	}
 	switch v.Kind() {
@@ -93,6 +78,28 @@ func (a *auditor) walk(path string, v reflect.Value, why string) {
 		}
 	default:
 	}
+}
+
+// field reports whether a value is of a field that has no effect, and tells.
+func (a *auditor) field(path string, v any, why string) bool {
+	switch field := v.(type) {
+	case silent:
+	case unhonoured:
+		if field.asks() {
+			text := notHonoured
+			if why != "" {
+				text += ": " + why
+			}
+			a.notes = append(a.notes, Note{path, text})
+		}
+	case refused:
+		if field.asks() && a.err == nil {
+			a.err = unsupported(path, "%s", why)
+		}
+	default:
+		return false
+	}
+	return true
 }
 
 func at(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }

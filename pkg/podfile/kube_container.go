@@ -112,7 +112,7 @@ func (r *kubeReader) resources(path string, k kubeResources) (*runtimeapi.LinuxC
 				return nil, invalid(path+".limits", "%.80q: %v", name, err)
 			}
 			l.HugepageLimits = append(l.HugepageLimits, &runtimeapi.HugepageLimit{
-				PageSize: pageSizeName(pageSize.units()), Limit: uint64(limit.units()), //nolint:gosec // it isn't negative
+				PageSize: pageSizeName(pageSize.units()), Limit: uint64(limit.units()),
 			})
 		case name == "ephemeral-storage":
 			r.note(path+".limits."+name, "disks are not limited")

@@ -17,7 +17,7 @@ import (
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files") //nolint:gochecknoglobals // a flag
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 type handlers struct{}
 

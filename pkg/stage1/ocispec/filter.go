@@ -38,13 +38,15 @@ type Filter struct {
 	Narrow bool
 }
 
-// startCalls are what an OCI runtime, and any program, needs between having
+// startCalls gives what an OCI runtime, and any program, needs between having
 // the filter and running: an app that lacks them could not be started.
-var startCalls = []string{
-	"arch_prctl", "brk", "capget", "capset", "chdir", "clone", "clone3", "close", "close_range", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait",
-	"execve", "exit", "exit_group", "fchdir", "fcntl", "fstat", "fstatfs", "futex", "getcwd", "getdents64", "getpid", "getppid", "gettid", "getuid", "ioctl", "lseek", "madvise",
-	"mmap", "mprotect", "munmap", "nanosleep", "newfstatat", "open", "openat", "openat2", "prctl", "pread64", "prlimit64", "read", "readlinkat", "restart_syscall", "rt_sigaction", "rt_sigprocmask",
-	"rt_sigreturn", "rseq", "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address", "setgid", "setgroups", "setresgid", "setresuid", "setuid", "sigaltstack", "statx", "tgkill", "umask", "uname", "write",
+func startCalls() []string {
+	return []string{
+		"arch_prctl", "brk", "capget", "capset", "chdir", "clone", "clone3", "close", "close_range", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait",
+		"execve", "exit", "exit_group", "fchdir", "fcntl", "fstat", "fstatfs", "futex", "getcwd", "getdents64", "getpid", "getppid", "gettid", "getuid", "ioctl", "lseek", "madvise",
+		"mmap", "mprotect", "munmap", "nanosleep", "newfstatat", "open", "openat", "openat2", "prctl", "pread64", "prlimit64", "read", "readlinkat", "restart_syscall", "rt_sigaction", "rt_sigprocmask",
+		"rt_sigreturn", "rseq", "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address", "setgid", "setgroups", "setresgid", "setresuid", "setuid", "sigaltstack", "statx", "tgkill", "umask", "uname", "write",
+	}
 }
 
 var callForm = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,63}$`)
@@ -76,7 +78,7 @@ func (f Filter) Seccomp() (*manifest.Seccomp, error) {
 	}
 	if f.Mode == Retain {
 		profile.DefaultAction, profile.DefaultErrnoRet = block, errno
-		f.retain(profile, append(slices.Clone(startCalls), names...), word != "")
+		f.retain(profile, append(startCalls(), names...), word != "")
 	} else {
 		f.remove(profile, specs.LinuxSyscall{Names: names, Action: block, ErrnoRet: errno}, word != "")
 	}
