@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/stagelet/stagelet/cmd/shim/internal/podflags"
@@ -22,8 +23,8 @@ func (q *request) fromFile(ctx context.Context, n *node, b *bringer) (plan stage
 	}
 	f, err := podfile.Read(ctx, data, podfile.Options{
 		Handlers: n.engine, Handler: q.flags.Stage1,
-		Manifest: func(ctx context.Context, image string) (*appc.ImageManifest, error) {
-			found, err := b.bringImage(ctx, image)
+		Manifest: func(ctx context.Context, app *stage0.AppRequest) (*appc.ImageManifest, error) {
+			found, err := bringNamed(ctx, b, app)
 			if err != nil {
 				return nil, err
 			}
@@ -71,7 +72,7 @@ func (q *request) users(n *node, f *podfile.File) error {
 
 // bringAll brings the images of an app: its own, and those it has as volumes.
 func (q *request) bringAll(ctx context.Context, b *bringer, f *podfile.File, app *stage0.AppRequest) error {
-	found, err := q.bringer(b, f, app.Image).bringImage(ctx, app.Image)
+	found, err := bringNamed(ctx, q.bringer(b, f, app.Image), app)
 	if err != nil {
 		return err
 	}
@@ -87,6 +88,23 @@ func (q *request) bringAll(ctx context.Context, b *bringer, f *podfile.File, app
 		app.App.Mounts[i].Image = &manifest.ImageMount{ID: string(found.ID), Name: found.Name, SubPath: volume.SubPath}
 	}
 	return nil
+}
+
+// bringNamed brings the image of an app: what it is found by is an id, perhaps,
+// of an image that isn't here yet and has a name, too. What the name gives then
+// has to be that image.
+func bringNamed(ctx context.Context, b *bringer, app *stage0.AppRequest) (brought, error) {
+	found, err := b.bringImage(ctx, app.Image)
+	if !errors.Is(err, errs.NotFound) || app.ImageName == "" || app.ImageName == app.Image {
+		return found, err
+	}
+	if _, err := b.bringImage(ctx, app.ImageName); err != nil {
+		return brought{}, err
+	}
+	if found, err = b.bringImage(ctx, app.Image); err != nil {
+		err = errs.New("find image", errs.KindOf(err), app.Image, fmt.Errorf("%s is another image", app.ImageName))
+	}
+	return found, err
 }
 
 // bringer fetches when the file says, unless the command line does.

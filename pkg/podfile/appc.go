@@ -78,11 +78,11 @@ func (r *appcReader) app(ctx context.Context, path string, ra *appc.RuntimeApp, 
 	var im *appc.ImageManifest
 	var err error
 	if o.Manifest != nil {
-		if im, err = o.Manifest(ctx, image); err != nil {
+		if im, err = o.Manifest(ctx, &app); err != nil {
 			return err
 		}
 	}
-	t := translation{pod: &r.plan.Pod, app: &app, mounts: ra.Mounts, volumes: r.m.Volumes}
+	t := translation{pod: &r.plan.Pod, app: &app, said: app, mounts: ra.Mounts, volumes: r.m.Volumes}
 	switch {
 	case ra.App != nil:
 		t.path = path + ".app"
@@ -129,10 +129,11 @@ func nameOf(i appc.RuntimeImage) string {
 }
 
 // DefaultSecurity is how an app is confined that nothing is said of: the
-// default filter of system calls, nothing of the host in /proc and /sys.
+// default filter of system calls and profile of AppArmor, nothing of the host in
+// /proc and /sys.
 func DefaultSecurity() manifest.Security {
 	return manifest.Security{
-		Seccomp:     &manifest.Seccomp{},
+		Seccomp: &manifest.Seccomp{}, AppArmor: cri.DefaultAppArmor(),
 		MaskedPaths: ocispec.DefaultMaskedPaths(), ReadOnlyPaths: ocispec.DefaultReadOnlyPaths(),
 	}
 }
@@ -148,7 +149,7 @@ func ImageDefaults(m *appc.ImageManifest, volumes []appc.Volume, pod *manifest.P
 	if m == nil || m.App == nil {
 		return nil, nil
 	}
-	t := translation{path: m.Name, pod: pod, app: app, volumes: volumes, ofImage: true}
+	t := translation{path: m.Name, pod: pod, app: app, said: *app, volumes: volumes, ofImage: true}
 	err := t.translate(m.App)
 	return t.notes, err
 }

@@ -19,6 +19,7 @@ type translation struct {
 	path    string // of the app, in what was read
 	pod     *manifest.Pod
 	app     *stage0.AppRequest
+	said    stage0.AppRequest // app, as it was before
 	mounts  []appc.Mount
 	volumes []appc.Volume
 	ofImage bool // an image says it, not who runs it

@@ -45,11 +45,35 @@ func (t *translation) isolate(all []appc.Isolator) error {
 			t.note(at("isolators", i), isolator.Name+" is "+notHonoured)
 			continue
 		}
+		if t.ofImage && t.asked(isolator.Name) {
+			continue
+		}
 		if err := apply(path, isolator.Value); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// asked reports whether who runs an app says himself what an isolator of its
+// image is about.
+func (t *translation) asked(isolator string) bool {
+	switch isolator {
+	case retainCapabilities, removeCapabilities:
+		return len(t.said.AddCapabilities)+len(t.said.DropCapabilities) > 0
+	case retainCalls, removeCalls:
+		s := t.said.App.Security.Seccomp
+		return s == nil || s.Localhost != "" || s.Profile != nil
+	case oomScoreAdj:
+		return t.said.App.Resources.OOMScoreAdj != 0
+	case cpuSharesIsolator:
+		return t.said.App.Resources.CPUShares != 0
+	case resourceCPU:
+		return t.said.App.Resources.CPUQuota != 0 || t.said.App.Resources.CPUShares != 0
+	case resourceMemory:
+		return t.said.App.Resources.MemoryLimit != 0
+	}
+	return false
 }
 
 type set struct {
@@ -203,7 +227,7 @@ func (t *translation) cpu(path string, value []byte) error {
 		return err
 	}
 	res := &t.app.App.Resources
-	if a.Limit != nil && res.CPUQuota == 0 {
+	if a.Limit != nil {
 		res.CPUQuota, res.CPUPeriod = cpuQuota(a.Limit.milli()), cpuPeriod
 		res.CPUShares = cpuShares(a.Limit.milli())
 	}
@@ -218,8 +242,8 @@ func (t *translation) memory(path string, value []byte) error {
 	if err := decode(path, value, &a); err != nil {
 		return err
 	}
-	if res := &t.app.App.Resources; a.Limit != nil && res.MemoryLimit == 0 {
-		res.MemoryLimit = a.Limit.units()
+	if a.Limit != nil {
+		t.app.App.Resources.MemoryLimit = a.Limit.units()
 	}
 	if a.Request != nil && a.Limit == nil {
 		t.notes = append(t.notes, Note{path + ".request", "nothing is set aside; a limit would hold"})

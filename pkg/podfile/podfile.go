@@ -46,9 +46,9 @@ const (
 type Options struct {
 	Handlers cri.Handlers // *stage0.Engine
 	Handler  string       // runtime handler of pods that name none
-	// Manifest gives the appc manifest of an image that a file names, and
-	// fetches it if it has to; nil for an image of another kind.
-	Manifest func(ctx context.Context, image string) (*appc.ImageManifest, error)
+	// Manifest gives the appc manifest of the image of an app of an appc pod,
+	// and fetches it if it has to; nil for an image of another kind.
+	Manifest func(ctx context.Context, app *stage0.AppRequest) (*appc.ImageManifest, error)
 }
 
 // Read reads a file of any form. What it can't be is errs.Invalid; what it

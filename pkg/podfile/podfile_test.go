@@ -26,8 +26,8 @@ func (handlers) Handlers() []stage0.Handler {
 }
 
 func options() Options {
-	return Options{Handlers: handlers{}, Manifest: func(_ context.Context, name string) (*appc.ImageManifest, error) {
-		if !strings.HasPrefix(name, "sha512-") {
+	return Options{Handlers: handlers{}, Manifest: func(_ context.Context, app *stage0.AppRequest) (*appc.ImageManifest, error) {
+		if !strings.HasPrefix(app.Image, "sha512-") {
 			return nil, nil
 		}
 		return &appc.ImageManifest{Name: "example.com/of-image", App: &appc.App{
@@ -198,6 +198,32 @@ func TestKubeletsShares(t *testing.T) {
 		if got := cpuQuota(milli); got != want {
 			t.Errorf("%d: a quota of %d, not %d", milli, got, want)
 		}
+	}
+}
+
+// What the person says is stronger than what the image does.
+func TestImageDefaults(t *testing.T) {
+	im := &appc.ImageManifest{Name: "example.com/a", App: &appc.App{User: "0", Group: "0", SupplementaryGIDs: []int{7}, Isolators: []appc.Isolator{
+		{Name: retainCapabilities, Value: json.RawMessage(`{"set":["CAP_CHOWN"]}`)}, {Name: removeCalls, Value: json.RawMessage(`{"set":["mkdir"]}`)},
+		{Name: oomScoreAdj, Value: json.RawMessage(`-5`)}, {Name: cpuSharesIsolator, Value: json.RawMessage(`100`)},
+		{Name: resourceCPU, Value: json.RawMessage(`{"limit":"1"}`)}, {Name: resourceMemory, Value: json.RawMessage(`{"limit":"1Gi"}`)},
+	}}}
+	var pod manifest.Pod
+	var silent, asking stage0.AppRequest
+	silent.App.Security = DefaultSecurity()
+	asking.AddCapabilities, asking.DropCapabilities = []string{"CAP_KILL"}, []string{"ALL"}
+	asking.App.Resources = manifest.Resources{CPUQuota: 1000, MemoryLimit: 5, CPUShares: 7}
+	for _, app := range []*stage0.AppRequest{&silent, &asking} {
+		notes, err := ImageDefaults(im, nil, &pod, app)
+		if err != nil || len(notes) != 1 || !strings.Contains(notes[0].String(), "not an image's") {
+			t.Errorf("%v, %v", notes, err)
+		}
+	}
+	if r := silent.App.Resources; r.MemoryLimit != 1<<30 || r.CPUQuota != cpuPeriod || silent.App.Security.Seccomp.Profile == nil || silent.AddCapabilities[0] != "CAP_CHOWN" || silent.User.Supplemental[0] != 7 {
+		t.Errorf("the image's word doesn't count: %+v", silent)
+	}
+	if r := asking.App.Resources; r.MemoryLimit != 5 || r.CPUQuota != 1000 || r.CPUShares != 7 || asking.App.Security.Seccomp != nil || len(asking.AddCapabilities) != 1 || asking.AddCapabilities[0] != "CAP_KILL" {
+		t.Errorf("the image overrides the person: %+v", asking)
 	}
 }
 
