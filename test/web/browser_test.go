@@ -53,7 +53,7 @@ func newBrowser(t *testing.T, url string, s screen) *browser {
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(testutil.NeedProgram(t, "chromium")), chromedp.UserDataDir(t.TempDir()),
 		chromedp.WindowSize(int(s.width), int(s.height)), chromedp.WSURLReadTimeout(patience),
-		chromedp.NoSandbox,                          // root has none
+		chromedp.NoSandbox,                           // root has none
 		chromedp.Flag("disable-dev-shm-usage", true), // it is small in containers
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"), // there is no internet
 	)...)
@@ -104,7 +104,7 @@ func (b *browser) watch(event any) {
 			found = fmt.Sprintf("against the content security policy: %+v", *d)
 		}
 	case *network.EventRequestWillBeSent:
-		if u := strings.TrimPrefix(e.Request.URL, "blob:"); !strings.HasPrefix(u, b.url) {
+		if u := strings.TrimPrefix(e.Request.URL, "blob:"); !strings.HasPrefix(u, b.url) && u != "about:blank" {
 			found = "it asks for " + e.Request.URL
 		}
 	}
@@ -178,8 +178,8 @@ func (b *browser) says(words ...string) {
 	}
 }
 
-// drop drags a file over that element of the page, and lets it go there.
-func (b *browser) drop(selector, file string) {
+// drop drags files over that element of the page, and lets them go there.
+func (b *browser) drop(selector string, files ...string) {
 	b.t.Helper()
 	b.do(chromedp.ScrollIntoView(chromedp.CSS(selector)))
 	at := ask[[]float64](b, `(() => { const r = document.querySelector(%q).getBoundingClientRect();
@@ -188,7 +188,7 @@ func (b *browser) drop(selector, file string) {
 		input.DispatchDragEventTypeDragEnter, input.DispatchDragEventTypeDragOver, input.DispatchDragEventTypeDrop,
 	} {
 		call(b, input.DispatchDragEvent, input.DispatchDragEventParams{Type: kind, X: at[0], Y: at[1], Data: &input.DragData{
-			Items: []*input.DragDataItem{}, Files: []string{file}, DragOperationsMask: 1,
+			Items: []*input.DragDataItem{}, Files: files, DragOperationsMask: 1,
 		}})
 	}
 }

@@ -3,6 +3,7 @@
 package web
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -139,4 +140,16 @@ func (n *node) save(name string, write func(io.Writer) error) string {
 func app(name string) func(io.Writer) error {
 	ballast := busybox.Regular("ballast", 0o644, []byte(strings.Repeat("0123456789abcdef", 64<<10)))
 	return busybox.Image{Name: name, Layers: [][]busybox.File{{ballast}}}.WriteDocker
+}
+
+// nameless is an image that has no name in its archive.
+func nameless(w io.Writer) error {
+	var archive bytes.Buffer
+	if err := app("x")(&archive); err != nil {
+		return err
+	}
+	// As long as what it replaces, as the archive says how long manifest.json is.
+	data := bytes.Replace(archive.Bytes(), []byte(`"RepoTags":["x"]`), []byte(`"RepoTags":null `), 1)
+	_, err := w.Write(data)
+	return err
 }

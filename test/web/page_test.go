@@ -98,8 +98,10 @@ func TestFromArchiveToPod(t *testing.T) {
 	b.says(image.ID, image.Manifest, "insecure.yaml")
 	b.screenshot("images-one")
 
+	pullName := ask[string](b, `[...document.querySelectorAll("#images dt")].find((e) => e.textContent === "Pull it as").nextElementSibling.querySelector("code").textContent`)
+
 	n.runAndWatch(b)
-	n.pullsBack(image.ID)
+	n.pullsBack(pullName, image.ID)
 
 	// Out, as somebody who clicks; what uses it is told.
 	b.do(chromedp.Click(chromedp.CSS("#nav-images")), chromedp.Click(chromedp.CSS("#images article .remove")), chromedp.WaitVisible(chromedp.CSS("#confirm")))
@@ -130,8 +132,13 @@ func (n *node) inspect(name string) (i inspected) {
 func (n *node) checkStory(b *browser, id string, layers []struct{ DiffID, BlobDigest string }) {
 	n.t.Helper()
 	var steps []string
-	text := ""
+	text, at := "", 0
 	for _, line := range b.told() {
+		if line[0] == "layer" {
+			if at++; !strings.HasPrefix(line[2], fmt.Sprintf("layer %d of 2", at)) {
+				n.t.Errorf("in the place of layer %d: %s", at, line[2])
+			}
+		}
 		steps = append(steps, line[0])
 		text += line[2] + "\n"
 		if line[1] != "ok" {
@@ -185,9 +192,8 @@ func (n *node) runAndWatch(b *browser) {
 
 // pullsBack has the image by a client that was written by others, who log in
 // with the token.
-func (n *node) pullsBack(id string) {
+func (n *node) pullsBack(name, id string) {
 	n.t.Helper()
-	name := strings.TrimPrefix(n.url, "http://") + "/" + appName
 	as := func(password string) crane.Option {
 		return crane.WithAuth(&authn.Basic{Username: "any", Password: password})
 	}

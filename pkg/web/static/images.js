@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { confirm } from "./confirm.js";
-import { byId, el, keyed, put, text } from "./dom.js";
+import { byId, copyable, el, keyed, put, text } from "./dom.js";
 import { bytes, moment, plural, short, since } from "./format.js";
 
 const newest = (a, b) => Date.parse(b.importedAt) - Date.parse(a.importedAt) || (a.id < b.id ? -1 : 1);
@@ -80,7 +80,8 @@ function usersOf(image) {
 
 function definitions(image) {
   const v = image.verdict;
-  const rows = [["Image id", code(image.id)], ["Manifest", code(image.manifest)]];
+  const rows = image.tags.map((tag) => ["Pull it as", copyable(pullName(tag))]);
+  rows.push(["Image id", code(image.id)], ["Manifest", code(image.manifest)]);
   if (image.createdAt) rows.push(["Built", moment(image.createdAt)]);
   rows.push(["Accepted because", v.rule], ["Accepted at", moment(v.time)]);
   if (v.reference) rows.push(["Accepted as", code(v.reference)]);
@@ -89,6 +90,10 @@ function definitions(image) {
   for (const d of image.repoDigests) rows.push(["Known as", code(d)]);
   return rows.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)]);
 }
+
+// pullName is what docker and crane know an image of this node by
+// (docs/registries.md).
+const pullName = (tag) => `${location.host}/${tag.replace(/^([^/]+):(\d+)\//, "$1_$2/")}`;
 
 const code = (value) => el("code", {}, value);
 

@@ -142,7 +142,7 @@ class Upload {
       case "layer": {
         const { index, count, state, done } = chapter.layer;
         this.#line(`layer ${chapter.image ?? ""} ${index}`, state === "checked" ? "ok" : "busy",
-          state === "checking" ? `layer ${index + 1} of ${count}: ${bytes(done)} checked` : chapter.text, chapter.image);
+          state === "checking" ? `layer ${index + 1} of ${count}: ${bytes(done)} checked` : chapter.text, chapter.image, index);
         return false;
       }
       default:
@@ -151,12 +151,15 @@ class Upload {
     }
   }
 
-  // line adds a line to the story, or replaces the one of the same key.
-  #line(key, mark, words, of = "") {
-    let li = [...this.#story.children].find((e) => e.dataset.key === key);
+  // line adds a line to the story, or replaces the one of the same key. Layers
+  // come as they please, and stand in their order.
+  #line(key, mark, words, of = "", place = -1) {
+    const lines = [...this.#story.children];
+    let li = lines.find((e) => e.dataset.key === key);
     if (!li) {
-      li = el("li", { "data-key": key, "data-step": key.split(" ")[0] });
-      this.#story.append(li);
+      li = el("li", { "data-key": key, "data-step": key.split(" ")[0], "data-of": of, "data-place": place });
+      const above = lines.find((e) => place >= 0 && e.dataset.of === of && Number(e.dataset.place) > place);
+      this.#story.insertBefore(li, above ?? null);
     }
     li.className = mark;
     text(li, of ? `${of}: ${words}` : words);
