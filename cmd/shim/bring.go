@@ -168,22 +168,35 @@ func (b *bringer) named(ctx context.Context, w wanted) (brought, error) {
 	if err != nil {
 		return brought{}, err
 	}
-	if b.policy != pullAlways {
-		r, err := b.images.Resolve(ref.String())
-		switch {
-		case err == nil && (b.policy == pullNever || b.images.Recheck(r, ref, trust.Scope{}) == nil):
-			return brought{r, ref.String()}, nil
-		case b.policy == pullNever && errors.Is(err, errs.NotFound):
-			return brought{}, errs.New("find image", errs.NotFound, ref.Familiar(), errors.New("no such image here, and --pull-policy=never fetches none"))
-		case err != nil && !errors.Is(err, errs.NotFound) && !errors.Is(err, errs.Corrupt):
-			return brought{}, err
-		}
+	r, err := b.here(ref, func(*image.Record) bool { return true })
+	if err != nil || r != nil {
+		return brought{r, ref.String()}, err
 	}
-	r, err := b.pull(ctx, ref)
+	found, err := b.pull(ctx, ref)
 	if err != nil && w.from == anywhere && b.mayBeACI(ctx, w.text, ref, err) {
 		return b.orDiscover(ctx, w.text, err)
 	}
-	return r, err
+	return found, err
+}
+
+// here gives the image of a name from the store, if it is what is meant and
+// the pull policy allows it, and the rules of today do; nil: it is to be
+// fetched.
+func (b *bringer) here(ref image.Ref, meant func(*image.Record) bool) (*image.Record, error) {
+	if b.policy == pullAlways {
+		return nil, nil
+	}
+	r, err := b.images.Resolve(ref.String())
+	there := err == nil && meant(r)
+	switch {
+	case there && (b.policy == pullNever || b.images.Recheck(r, ref, trust.Scope{}) == nil):
+		return r, nil
+	case err != nil && !errors.Is(err, errs.NotFound) && (b.policy == pullNever || !errors.Is(err, errs.Corrupt)):
+		return nil, err
+	case b.policy == pullNever:
+		return nil, errs.New("find image", errs.NotFound, ref.Familiar(), errors.New("no such image here, and --pull-policy=never fetches none"))
+	}
+	return nil, nil
 }
 
 func hasTag(r *image.Record, name string) bool {

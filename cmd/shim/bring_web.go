@@ -44,15 +44,9 @@ func (b *bringer) discovered(ctx context.Context, name string) (brought, error) 
 	if err != nil {
 		return brought{}, err
 	}
-	if b.policy != pullAlways {
-		r, err := b.images.Resolve(ref.String())
-		there := err == nil && b.isApp(r, app)
-		switch {
-		case there && (b.policy == pullNever || b.images.Recheck(r, ref, trust.Scope{}) == nil):
-			return brought{r, ref.String()}, nil
-		case b.policy == pullNever && !there:
-			return brought{}, errs.New("find image", errs.NotFound, app.String(), errors.New("no such AppC image here, and --pull-policy=never fetches none"))
-		}
+	r, err := b.here(ref, func(r *image.Record) bool { return b.isApp(r, app) })
+	if err != nil || r != nil {
+		return brought{r, ref.String()}, err
 	}
 	return b.discover(ctx, app, ref)
 }
@@ -165,7 +159,7 @@ func (b *bringer) mayBeACI(ctx context.Context, name string, ref image.Ref, err 
 func (b *bringer) orDiscover(ctx context.Context, name string, registry error) (brought, error) {
 	found, err := b.discovered(ctx, name)
 	if err != nil && !errors.Is(err, trust.Refused) {
-		err = errs.New("fetch", errs.KindOf(err), name, fmt.Errorf("as an AppC image: %w. As an image of a registry: %s", err, registry))
+		err = errs.New("fetch", errs.KindOf(err), name, fmt.Errorf("as an AppC image: %w. As an image of a registry: %s", err, registry.Error()))
 	}
 	return found, err
 }

@@ -154,7 +154,7 @@ func (s *Sites) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if away, ok := strings.CutPrefix(r.URL.Path, Away); ok {
-		http.Redirect(w, r, away, http.StatusFound)
+		http.Redirect(w, r, away, http.StatusFound) // #nosec G710 -- that is what it is for
 		return
 	}
 	switch r.URL.Path {

@@ -244,7 +244,7 @@ func TestFilesAreBounded(t *testing.T) {
 func TestSpeaks(t *testing.T) {
 	status, kind, version := http.StatusOK, "application/json", ""
 	f := plainFake(t)
-	f.on(func(w http.ResponseWriter, r *http.Request) bool {
+	f.on(func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Content-Type", kind)
 		if version != "" {
 			w.Header().Set("Docker-Distribution-Api-Version", version)
