@@ -68,7 +68,7 @@ func (e *Engine) follow(f *follower, reap func()) {
 func (e *Engine) followToTheEnd(ctx context.Context, f *follower) error {
 	p, err := e.Pod(f.id)
 	if err != nil {
-		return nil //nolint:nilerr // it was removed before we came to it
+		return nil // it was removed before we came to it
 	}
 	cursor, err := e.openCursor(p.Pod)
 	if err != nil {

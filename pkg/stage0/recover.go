@@ -97,16 +97,16 @@ func (e *Engine) takeUp(ctx context.Context, f *follower) (followed bool, err er
 			return false, err
 		}
 	}
-	return false, e.mourn(l)
+	e.mourn(l)
+	return false, nil
 }
 
 // mourn lists a pod whose supervisor is dead, and buries it in the
 // background.
-func (e *Engine) mourn(l *pod.Loaded) error {
+func (e *Engine) mourn(l *pod.Loaded) {
 	e.index.Put(bereft(l.Snapshot))
 	id := l.Pod.ID
 	e.background("bury pod "+id, func(ctx context.Context) error { return e.buryAndTell(ctx, id) })
-	return nil
 }
 
 // bereft gives a pod whose supervisor is dead, before it is buried.
@@ -140,16 +140,8 @@ func (e *Engine) adopt(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if p, err = e.Pod(id); err != nil { // an app is listed before it is told
+	if err := e.tellUntold(ctx, id, status); err != nil {
 		return err
-	}
-	for _, a := range p.Apps {
-		if _, told := status.Apps[a.ID]; told || a.Status.State != manifest.AppCreated || p.Pod.Creator != manifest.CreatorCRI {
-			continue // that of a person's pod is told by whoever adds or removes it just now
-		}
-		if err := c.AddApp(ctx, *a.App); err != nil { // we died before we told it
-			return err
-		}
 	}
 	e.index.Update(id, func(old *pod.Snapshot) *pod.Snapshot {
 		s := *old
@@ -163,6 +155,25 @@ func (e *Engine) adopt(ctx context.Context, id string) error {
 		}
 		// Its record is damaged: nobody can ask for it any more.
 		e.background("end app "+app, func(ctx context.Context) error { return e.endUnknown(ctx, id, app) })
+	}
+	return nil
+}
+
+// tellUntold tells a supervisor of the apps that its pod has and it doesn't
+// know: we died before it was told. That of a person's pod is told by whoever
+// adds or removes it just now.
+func (e *Engine) tellUntold(ctx context.Context, id string, status wire.StatusResult) error {
+	p, err := e.Pod(id) // again: an app is listed before it is told
+	if err != nil || p.Pod.Creator != manifest.CreatorCRI {
+		return err
+	}
+	for _, a := range p.Apps {
+		if _, told := status.Apps[a.ID]; told || a.Status.State != manifest.AppCreated {
+			continue
+		}
+		if err := e.client(id).AddApp(ctx, *a.App); err != nil {
+			return err
+		}
 	}
 	return nil
 }

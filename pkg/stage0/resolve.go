@@ -113,8 +113,10 @@ func ownersOf(layers []string, want *UserRequest, imageUser *string) error {
 		name *string
 		id   func(uid, gid uint32) uint32
 	}{
-		{&want.Username, func(uid, _ uint32) uint32 { return uid }}, {&user, func(uid, _ uint32) uint32 { return uid }},
-		{&want.Groupname, func(_, gid uint32) uint32 { return gid }}, {&group, func(_, gid uint32) uint32 { return gid }},
+		{&want.Username, func(uid, _ uint32) uint32 { return uid }},
+		{&user, func(uid, _ uint32) uint32 { return uid }},
+		{&want.Groupname, func(_, gid uint32) uint32 { return gid }},
+		{&group, func(_, gid uint32) uint32 { return gid }},
 	} {
 		if !strings.HasPrefix(*who.name, "/") {
 			continue

@@ -27,11 +27,11 @@ func (e *Engine) WaitApp(ctx context.Context, id string) (manifest.Status, error
 		if p, err = e.awaitEnd(ctx, p.Pod.ID); err != nil {
 			return manifest.Status{}, errs.Wrap(op, a.Name, err)
 		}
-		if now, there := p.App(a.ID); there {
-			a = now
-		} else {
+		now, there := p.App(a.ID)
+		if !there {
 			break
 		}
+		a = now
 	}
 	switch {
 	case a.Status.State == manifest.AppExited:
