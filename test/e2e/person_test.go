@@ -199,11 +199,16 @@ func (s *server) person(d errand, env ...string) (r report, err error) {
 	return r, json.Unmarshal(out.Bytes(), &r)
 }
 
-func (s *server) personCommand(d errand, env ...string) (cmd *exec.Cmd, out *bytes.Buffer) {
-	s.t.Helper()
+// on gives d with the directories of the server.
+func (s *server) on(d errand) errand {
 	d.Root, d.Run, d.NetNS, d.CNI, d.Plugins = s.path("lib"), s.path("run"), s.path("netns"), s.path("cni"), s.cni
 	d.Supervisor = filepath.Join(s.bin, testutil.SupervisorBinary)
-	what, err := json.Marshal(d)
+	return d
+}
+
+func (s *server) personCommand(d errand, env ...string) (cmd *exec.Cmd, out *bytes.Buffer) {
+	s.t.Helper()
+	what, err := json.Marshal(s.on(d))
 	if err != nil {
 		s.t.Fatal(err)
 	}
