@@ -7,8 +7,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/hostile"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/archive"
 	"github.com/stagelet/stagelet/pkg/image/registry"
@@ -59,42 +58,6 @@ func ways() (docker, oci, pull way) {
 	return docker, oci, pull
 }
 
-func newStore(t *testing.T, o trust.Options) *store.Store {
-	t.Helper()
-	testutil.NeedRoot(t)
-	policy, err := trust.LoadPolicy(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := store.Open(filepath.Join(t.TempDir(), "images"), store.Options{Policy: policy})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-// nothingLeft fails unless the store is as it was.
-func nothingLeft(t *testing.T, s *store.Store) {
-	t.Helper()
-	if all, err := s.List(); err != nil || len(all) != 0 {
-		t.Errorf("images: %v, %v", all, err)
-	}
-	problems, err := s.Fsck(context.Background())
-	if err != nil || len(problems) != 0 {
-		t.Errorf("fsck: %v, %v", problems, err)
-	}
-	for _, dir := range []string{"staging", "layers", "blobs", "records"} {
-		if left, err := os.ReadDir(filepath.Join(s.Root(), dir)); err != nil || len(left) != 0 {
-			t.Errorf("%s has %v, %v", dir, left, err)
-		}
-	}
-}
-
 func TestHostileImages(t *testing.T) {
 	testutil.CheckLeaks(t)
 	docker, oci, pull := ways()
@@ -105,7 +68,7 @@ func TestHostileImages(t *testing.T) {
 		}
 		for _, w := range all {
 			t.Run(a.Name+", "+w.name, func(t *testing.T) {
-				s := newStore(t, trust.Options{AcceptUnsigned: "a test"})
+				s := imagestore.New(t, trust.Options{AcceptUnsigned: "a test"})
 				err := w.bring(t, s, a.Image(t))
 				if !errors.Is(err, a.Want) || errs.KindOf(err) != a.Want.Kind() {
 					t.Errorf("got %v of kind %q, want %q of %q", err, errs.KindOf(err), a.Want, a.Want.Kind())
@@ -113,7 +76,7 @@ func TestHostileImages(t *testing.T) {
 				if err != nil && !strings.Contains(err.Error(), a.Says) {
 					t.Errorf("%q is not in %q", a.Says, err)
 				}
-				nothingLeft(t, s)
+				imagestore.ExpectEmpty(t, s)
 			})
 		}
 	}
@@ -125,12 +88,12 @@ func TestACIs(t *testing.T) {
 	for _, a := range hostile.ACIs() {
 		for _, origin := range []image.Origin{image.OriginLocal, image.OriginRemote} {
 			t.Run(a.Name+", "+string(origin), func(t *testing.T) {
-				s := newStore(t, trust.Options{AcceptUnsigned: "a test"})
+				s := imagestore.New(t, trust.Options{AcceptUnsigned: "a test"})
 				_, err := stage0.ImportFile(t.Context(), s, bytes.NewReader(a.Data(t)), stage0.FileImport{Origin: origin})
 				if !errors.Is(err, a.Want) || !strings.Contains(err.Error(), a.Says) {
 					t.Errorf("got %v, want %v that says %q", err, a.Want, a.Says)
 				}
-				nothingLeft(t, s)
+				imagestore.ExpectEmpty(t, s)
 			})
 		}
 	}

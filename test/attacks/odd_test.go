@@ -9,6 +9,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/hostile"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/layer"
 	"github.com/stagelet/stagelet/pkg/image/store"
@@ -41,7 +42,7 @@ func TestGoodImages(t *testing.T) {
 	docker, oci, pull := ways()
 	for _, w := range []way{docker, oci, pull} {
 		for _, indexed := range []bool{false, true} {
-			s, x := newStore(t, trust.Options{AcceptUnsigned: "a test"}), hostile.New(t)
+			s, x := imagestore.New(t, trust.Options{AcceptUnsigned: "a test"}), hostile.New(t)
 			if indexed {
 				x.Index = x.IndexOf(1, image.HostPlatform())
 			}
@@ -73,7 +74,7 @@ func TestOddLayers(t *testing.T) {
 				&tar.Header{Name: ".wh.hidden"},
 				&tar.Header{Name: "both", Size: 2}, &tar.Header{Name: ".wh.both"},
 			)
-			s := newStore(t, trust.Options{AcceptUnsigned: "a test"})
+			s := imagestore.New(t, trust.Options{AcceptUnsigned: "a test"})
 			if err := w.bring(t, s, hostile.New(t, lower, upper)); err != nil {
 				t.Fatal(err)
 			}
@@ -104,7 +105,7 @@ func TestSHA512(t *testing.T) {
 		x.Manifest.Config.Digest = digest.SHA512.FromBytes(x.ConfigData)
 		x.Served[x.Manifest.Config.Digest] = x.ConfigData
 		x.SealManifest()
-		s := newStore(t, trust.Options{AcceptUnsigned: "a test"})
+		s := imagestore.New(t, trust.Options{AcceptUnsigned: "a test"})
 		if err := w.bring(t, s, x); err != nil {
 			t.Errorf("%s: %v", w.name, err)
 			continue

@@ -12,6 +12,7 @@ import (
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/hostile"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/trust"
 )
@@ -29,7 +30,7 @@ func TestMissingParts(t *testing.T) {
 				x := hostile.New(t)
 				x.Index = x.IndexOf(1, image.HostPlatform())
 				x.Missing = part(x)
-				s := newStore(t, trust.Options{AcceptUnsigned: "a test"})
+				s := imagestore.New(t, trust.Options{AcceptUnsigned: "a test"})
 				err := w.bring(t, s, x)
 				want := error(errs.NotFound)
 				if w.name == oci.name {
@@ -38,7 +39,7 @@ func TestMissingParts(t *testing.T) {
 				if !errors.Is(err, want) || !strings.Contains(err.Error(), x.Missing.Encoded()) {
 					t.Errorf("got %v, want %q", err, want)
 				}
-				nothingLeft(t, s)
+				imagestore.ExpectEmpty(t, s)
 			})
 		}
 	}
@@ -95,11 +96,11 @@ func TestLyingRegistries(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			x := hostile.New(t)
 			c.lie(x)
-			s := newStore(t, trust.Options{AcceptUnsigned: "a test"})
+			s := imagestore.New(t, trust.Options{AcceptUnsigned: "a test"})
 			if err := pull.bring(t, s, x); !errors.Is(err, c.want) || errs.KindOf(err) != c.want.Kind() {
 				t.Errorf("got %v of kind %q, want %q", err, errs.KindOf(err), c.want)
 			}
-			nothingLeft(t, s)
+			imagestore.ExpectEmpty(t, s)
 		})
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/hostile"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/internal/testutil/signed"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/trust"
@@ -82,18 +83,18 @@ func TestHostileSignatures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, pull := ways()
-			s, x := newStore(t, trusting(t, c.rules)), hostile.New(t)
+			s, x := imagestore.New(t, trusting(t, c.rules)), hostile.New(t)
 			c.sign(x)
 			err := pull.bring(t, s, x)
 			if !errors.Is(err, c.want) || !errors.Is(err, trust.Refused) || errs.KindOf(err) != errs.Denied {
 				t.Errorf("got %v of kind %q, want %q", err, errs.KindOf(err), c.want)
 			}
-			nothingLeft(t, s)
+			imagestore.ExpectEmpty(t, s)
 		})
 	}
 	t.Run("unreachable", func(t *testing.T) {
 		_, _, pull := ways()
-		s, x := newStore(t, trusting(t, trusted)), hostile.New(t)
+		s, x := imagestore.New(t, trusting(t, trusted)), hostile.New(t)
 		x.Handle = func(w http.ResponseWriter, r *http.Request) bool {
 			if !strings.Contains(r.URL.Path, "/referrers/") {
 				return false
@@ -105,7 +106,7 @@ func TestHostileSignatures(t *testing.T) {
 		if !errors.Is(err, trust.Unreachable) || errors.Is(err, trust.Refused) || errs.KindOf(err) != errs.Unavailable {
 			t.Errorf("got %v of kind %q", err, errs.KindOf(err))
 		}
-		nothingLeft(t, s)
+		imagestore.ExpectEmpty(t, s)
 	})
 }
 
@@ -115,7 +116,7 @@ func TestUnsignedArchiveOfATrustedName(t *testing.T) {
 	docker, oci, _ := ways()
 	key := signed.NewKey(t)
 	for _, w := range []way{docker, oci} {
-		s := newStore(t, trusting(t, map[string]string{key.Fingerprint(): string(key.PEM())}))
+		s := imagestore.New(t, trusting(t, map[string]string{key.Fingerprint(): string(key.PEM())}))
 		if err := w.bring(t, s, hostile.New(t)); err != nil {
 			t.Fatal(err)
 		}

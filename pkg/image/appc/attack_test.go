@@ -11,6 +11,7 @@ import (
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/acibuild"
 	"github.com/stagelet/stagelet/internal/testutil/hostile"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
 )
@@ -30,7 +31,7 @@ func TestAttacks(t *testing.T) {
 			if !strings.Contains(err.Error(), a.Says) {
 				t.Errorf("%q is not in %q", a.Says, err)
 			}
-			nothingLeft(t, s)
+			imagestore.ExpectEmpty(t, s)
 		})
 	}
 }
@@ -54,7 +55,7 @@ func TestAttacksOnCuts(t *testing.T) {
 			if _, err := importACI(s, c.data, appc.Options{}); !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
-			nothingLeft(t, s)
+			imagestore.ExpectEmpty(t, s)
 		})
 	}
 }
@@ -68,7 +69,7 @@ func TestCanceled(t *testing.T) {
 	if _, err := appc.Import(ctx, s, bytes.NewReader(data), appc.Options{}); !errors.Is(err, errs.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	nothingLeft(t, s)
+	imagestore.ExpectEmpty(t, s)
 }
 
 // FuzzImport looks for what is neither taken in nor refused, or leaves
@@ -96,6 +97,6 @@ func FuzzImport(f *testing.F) {
 		} else if errs.KindOf(err) == errs.Internal {
 			t.Errorf("of no kind: %v", err)
 		}
-		nothingLeft(t, s)
+		imagestore.ExpectEmpty(t, s)
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/acibuild"
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image/appc"
 	"github.com/stagelet/stagelet/pkg/image/store"
 )
@@ -78,10 +79,10 @@ func TestKilledAtEveryPoint(t *testing.T) {
 			if err := s.GC(context.Background()); err != nil {
 				t.Fatal(err)
 			}
-			expectClean(t, s)
+			imagestore.ExpectClean(t, s)
 			data, from := crashing(t)
 			verify(t, s, mustImport(t, s, data, appc.Options{Resolve: from.resolve}))
-			expectClean(t, s)
+			imagestore.ExpectClean(t, s)
 		})
 	}
 }
@@ -114,7 +115,7 @@ func TestFullDisk(t *testing.T) {
 			if _, err := importACI(s, data, appc.Options{Resolve: from.resolve}); !errors.Is(err, errs.Exhausted) || !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("got %v", err)
 			}
-			nothingLeft(t, s)
+			imagestore.ExpectEmpty(t, s)
 		})
 	}
 }

@@ -16,13 +16,18 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/stagelet/stagelet/internal/errs"
-	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/acibuild"
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
 	"github.com/stagelet/stagelet/pkg/image/store"
 )
+
+func newStore(t testing.TB) *store.Store {
+	t.Helper()
+	return imagestore.Open(t, filepath.Join(plainDir(t), "images"), store.Options{Platform: v1.Platform{OS: "linux", Architecture: "amd64"}})
+}
 
 // plainDir gives a directory whose path is an option of mount as it is: no
 // commas, no colons.
@@ -38,34 +43,6 @@ func plainDir(t testing.TB) string {
 		}
 	})
 	return dir
-}
-
-func newStore(t testing.TB) *store.Store {
-	t.Helper()
-	testutil.NeedRoot(t)
-	s, err := store.Open(filepath.Join(plainDir(t), "images"), store.Options{Platform: v1.Platform{OS: "linux", Architecture: "amd64"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-// expectClean fails unless all in the store leads somewhere.
-func expectClean(t testing.TB, s *store.Store) {
-	t.Helper()
-	problems, err := s.Fsck(context.Background())
-	if err != nil || len(problems) != 0 {
-		t.Errorf("fsck: %v, %v", problems, err)
-	}
-	left, err := os.ReadDir(filepath.Join(s.Root(), "staging"))
-	if err != nil || len(left) != 0 {
-		t.Errorf("left in staging: %v, %v", left, err)
-	}
 }
 
 func importACI(s *store.Store, data []byte, o appc.Options) (*image.Record, error) {
@@ -181,14 +158,3 @@ func look(at string, e fs.DirEntry) (string, error) {
 func file(name, body string) busybox.File { return busybox.Regular(name, 0o644, []byte(body)) }
 func dir(name string) busybox.File        { return busybox.Directory(name, 0o755) }
 func link(name, to string) busybox.File   { return busybox.Symlink(name, to) }
-
-// nothingLeft fails unless the store is as it was.
-func nothingLeft(t testing.TB, s *store.Store) {
-	t.Helper()
-	expectClean(t, s)
-	for _, dir := range []string{"layers", "blobs", "records"} {
-		if left, err := os.ReadDir(filepath.Join(s.Root(), dir)); err != nil || len(left) != 0 {
-			t.Errorf("%s has %v, %v", dir, left, err)
-		}
-	}
-}

@@ -12,6 +12,7 @@ import (
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/acibuild"
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
 )
@@ -47,7 +48,7 @@ func TestImport(t *testing.T) {
 			t.Errorf("packed otherwise it is another image: %+v", r)
 		}
 		first = r
-		expectClean(t, s)
+		imagestore.ExpectClean(t, s)
 	}
 	if got := appc.FormatID(first.AppC.ID); got != acibuild.ID(plain) {
 		t.Errorf("its id is %s, want %s", got, acibuild.ID(plain))

@@ -13,6 +13,7 @@ import (
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/acibuild"
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
 )
@@ -156,7 +157,7 @@ func TestRender(t *testing.T) {
 			if again := mustImport(t, s, others["a"], o); again.ID != r.ID {
 				t.Errorf("with its dependencies from the store it is %s, was %s", again.ID, r.ID)
 			}
-			expectClean(t, s)
+			imagestore.ExpectClean(t, s)
 			all, err := s.List()
 			if err != nil || len(all) != len(c.things) {
 				t.Errorf("%d images, %v, want %d", len(all), err, len(c.things))
@@ -266,7 +267,7 @@ func TestRefusedDependencies(t *testing.T) {
 			if !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
-			nothingLeft(t, s)
+			imagestore.ExpectEmpty(t, s)
 		})
 	}
 }

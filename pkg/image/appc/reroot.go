@@ -126,7 +126,7 @@ func (w *rerooter) once(name string) error {
 
 func (w *rerooter) takeManifest(h *tar.Header, content io.Reader) error {
 	switch {
-	case h.Typeflag != tar.TypeReg || isSparse(h):
+	case h.Typeflag != tar.TypeReg || image.IsSparse(h):
 		return image.Refuse(op, image.BadEntry, manifestName, "it is no regular file")
 	case h.Size > image.MaxDocument:
 		return image.Refuse(op, image.TooLarge, manifestName, "%d bytes, more than %d", h.Size, image.MaxDocument)
@@ -148,7 +148,7 @@ const whiteoutPrefix = ".wh."
 // write writes one entry of the layer; name is "" for its root.
 func (w *rerooter) write(name string, h *tar.Header, content io.Reader) error {
 	switch {
-	case isSparse(h):
+	case image.IsSparse(h):
 		return image.Refuse(op, image.BadEntry, h.Name, "a sparse file")
 	case strings.HasPrefix(path.Base(name), whiteoutPrefix):
 		return image.Refuse(op, image.BadWhiteout, h.Name, "an ACI has none: files can't have names that start with %s", whiteoutPrefix)
@@ -177,22 +177,6 @@ func linkTarget(h *tar.Header) (string, error) {
 	return below, nil
 }
 
-// isSparse says that a file's content is not in the tar as it is in the tree.
-func isSparse(h *tar.Header) bool {
-	if h.Typeflag == tar.TypeGNUSparse {
-		return true
-	}
-	for key := range h.PAXRecords {
-		if strings.HasPrefix(key, "GNU.sparse.") {
-			return true
-		}
-	}
-	return false
-}
-
-// xattrPrefix starts the PAX records that hold extended attributes.
-const xattrPrefix = "SCHILY.xattr."
-
 // headerAs gives a header of that name that says what h says, and nothing that
 // means nothing in a layer.
 func headerAs(name string, h *tar.Header) *tar.Header {
@@ -204,7 +188,7 @@ func headerAs(name string, h *tar.Header) *tar.Header {
 		to.Name += "/"
 	}
 	for key, value := range h.PAXRecords {
-		if strings.HasPrefix(key, xattrPrefix) {
+		if strings.HasPrefix(key, image.XattrRecord) {
 			if to.PAXRecords == nil {
 				to.PAXRecords = map[string]string{}
 			}

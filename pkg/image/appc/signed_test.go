@@ -5,50 +5,19 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/acibuild"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/internal/testutil/signed"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
 	"github.com/stagelet/stagelet/pkg/image/store"
 	"github.com/stagelet/stagelet/pkg/image/trust"
 )
-
-// trusting gives a store that trusts keys with what is below a prefix each.
-func trusting(t *testing.T, g *signed.GPG, keys map[string]string) *store.Store {
-	t.Helper()
-	testutil.NeedRoot(t)
-	dir := t.TempDir()
-	for prefix, key := range keys {
-		file := filepath.Join(dir, "trust/prefix.d", prefix, key)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, g.Export(key), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	policy, err := trust.LoadPolicy(trust.Options{Dirs: []string{filepath.Join(dir, "trust")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := store.Open(filepath.Join(dir, "images"), store.Options{Policy: policy})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
 
 func TestSigned(t *testing.T) {
 	testutil.CheckLeaks(t)
@@ -67,7 +36,7 @@ func TestSigned(t *testing.T) {
 	}
 
 	for _, data := range [][]byte{plain, acibuild.Packed(t, "xz", plain)} {
-		s := trusting(t, g, keys)
+		s := imagestore.Trusting(t, g, keys)
 		r := mustImport(t, s, data, appc.Options{
 			Asked: "example.com/team/app", Origin: image.OriginRemote, Signature: sign(key, data), Resolve: from(sign(other, base)),
 		})
@@ -78,7 +47,7 @@ func TestSigned(t *testing.T) {
 		if err != nil || b.Verdict.Signers[0].Key != other {
 			t.Errorf("the dependency is %+v, %v", b, err)
 		}
-		expectClean(t, s)
+		imagestore.ExpectClean(t, s)
 	}
 
 	nobody := func(context.Context, appc.Dependency) (*appc.Fetched, error) {
@@ -100,11 +69,11 @@ func TestSigned(t *testing.T) {
 		"a signature of the id": {appc.Options{Signature: sign(key, []byte(acibuild.ID(plain))), Resolve: nobody}, trust.BadSignature},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := trusting(t, g, keys)
+			s := imagestore.Trusting(t, g, keys)
 			if _, err := importACI(s, plain, c.o); !errors.Is(err, c.want) || !errors.Is(err, trust.Refused) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
-			nothingLeft(t, s)
+			imagestore.ExpectEmpty(t, s)
 		})
 	}
 }
@@ -113,23 +82,15 @@ func TestSigned(t *testing.T) {
 func TestDependencyRechecked(t *testing.T) {
 	g := signed.NewGPG(t)
 	key := g.Generate("signer", "ed25519", "sign", "never")
-	s := trusting(t, g, map[string]string{"example.com": key})
+	s := imagestore.Trusting(t, g, map[string]string{"example.com": key})
 	base := acibuild.New(t, named("example.com/base", ""), file("y", "base"))
 	mustImport(t, s, base, appc.Options{Origin: image.OriginRemote, Signature: g.Run(base, "--local-user", key, "--detach-sign")})
 	plain := acibuild.New(t, depending("example.com/app", "example.com/base"))
 	mustImport(t, s, plain, appc.Options{})
 
-	policy, err := trust.LoadPolicy(trust.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	later, err := store.Open(s.Root(), store.Options{Policy: policy})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer later.Close()
+	later := imagestore.Open(t, s.Root(), store.Options{}) // trusts nobody
 	if _, err := importACI(later, plain, appc.Options{}); !errors.Is(err, trust.NoRule) {
 		t.Errorf("got %v", err)
 	}
-	expectClean(t, later)
+	imagestore.ExpectClean(t, later)
 }

@@ -18,11 +18,13 @@ import (
 
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/hostile"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/archive"
 	"github.com/stagelet/stagelet/pkg/image/layer"
 	"github.com/stagelet/stagelet/pkg/image/spool"
 	"github.com/stagelet/stagelet/pkg/image/store"
+	"github.com/stagelet/stagelet/pkg/image/trust"
 )
 
 func importBytes(s *store.Store, data []byte, o archive.Options) ([]*image.Record, error) {
@@ -58,28 +60,14 @@ func expect(t *testing.T, s *store.Store, records []*image.Record, err error, wa
 	if got := describe(t, s, records); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	expectClean(t, s)
-}
-
-func expectClean(t testing.TB, s *store.Store) {
-	t.Helper()
-	problems, err := s.Fsck(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range problems {
-		t.Errorf("fsck: %s", p)
-	}
-	if left, err := os.ReadDir(filepath.Join(s.Root(), "staging")); err != nil || len(left) != 0 {
-		t.Errorf("staging has %v, %v", left, err)
-	}
+	imagestore.ExpectClean(t, s)
 }
 
 func TestDockerSave(t *testing.T) {
 	testutil.CheckLeaks(t)
 	plain := hostile.DockerSave(t, "one:1", "reg.io/two").Pack(t)
 	for _, c := range []image.Compression{image.Uncompressed, image.Gzip, image.Zstd} {
-		s := newStore(t)
+		s := imagestore.New(t, trust.Options{})
 		records, err := importBytes(s, hostile.Pack(t, c, plain), archive.Options{})
 		expect(t, s, records, err,
 			"one:1 [docker.io/library/one:1] one:1", "reg.io/two [reg.io/two:latest] reg.io/two")
@@ -102,7 +90,7 @@ func TestFileIsReadInPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	s := newStore(t)
+	s := imagestore.New(t, trust.Options{})
 	var mu sync.Mutex
 	done := map[int]int64{}
 	records, err := archive.Import(context.Background(), noSpool{s}, f, archive.Options{Name: "other:2", Progress: func(p spool.Progress) {
@@ -167,7 +155,7 @@ func TestOCILayouts(t *testing.T) {
 		}, want: []string{"a [docker.io/library/app:1 docker.io/library/app:2] top"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStore(t)
+			s := imagestore.New(t, trust.Options{})
 			records, err := importBytes(s, c.make(hostile.NewLayout(t)).Pack(t), archive.Options{Name: c.name})
 			expect(t, s, records, err, c.want...)
 		})
@@ -175,7 +163,7 @@ func TestOCILayouts(t *testing.T) {
 }
 
 func TestSameImageFromBothForms(t *testing.T) {
-	s := newStore(t)
+	s := imagestore.New(t, trust.Options{})
 	l := hostile.NewLayout(t)
 	base, top := hostile.LayerOf(t, "base", "lowest"), hostile.LayerOf(t, "top", "one")
 	first, err := importBytes(s, hostile.DockerSave(t, "one").Pack(t), archive.Options{})
@@ -189,12 +177,12 @@ func TestSameImageFromBothForms(t *testing.T) {
 	if first[0].ID != second[0].ID || len(second[0].Tags) != 2 || second[0].Manifest == first[0].Manifest || second[0].Layers[0].BlobDigest == first[0].Layers[0].BlobDigest {
 		t.Errorf("%+v\n%+v", first[0], second[0])
 	}
-	expectClean(t, s)
+	imagestore.ExpectClean(t, s)
 }
 
 func TestConcurrentImportsOfOneImage(t *testing.T) {
 	testutil.CheckLeaks(t)
-	s := newStore(t)
+	s := imagestore.New(t, trust.Options{})
 	data := hostile.Pack(t, image.Gzip, hostile.DockerSave(t, "one", "two").Pack(t))
 	var wg sync.WaitGroup
 	for range 6 {
@@ -211,12 +199,12 @@ func TestConcurrentImportsOfOneImage(t *testing.T) {
 	if all, err := s.List(); err != nil || len(all) != 2 {
 		t.Errorf("%v, %v", all, err)
 	}
-	expectClean(t, s)
+	imagestore.ExpectClean(t, s)
 }
 
 func TestReaderThatFails(t *testing.T) {
 	testutil.CheckLeaks(t)
-	s := newStore(t)
+	s := imagestore.New(t, trust.Options{})
 	data := hostile.DockerSave(t, "one").Pack(t)
 	broken := io.MultiReader(bytes.NewReader(data[:3000]), errReader{syscall.EIO})
 	if _, err := archive.Import(context.Background(), s, broken, archive.Options{}); !errors.Is(err, syscall.EIO) {
@@ -227,7 +215,7 @@ func TestReaderThatFails(t *testing.T) {
 	if _, err := archive.Import(ctx, s, bytes.NewReader(data), archive.Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	expectClean(t, s)
+	imagestore.ExpectClean(t, s)
 }
 
 type errReader struct{ err error }

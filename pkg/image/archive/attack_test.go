@@ -4,38 +4,23 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/hostile"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/archive"
-	"github.com/stagelet/stagelet/pkg/image/store"
+	"github.com/stagelet/stagelet/pkg/image/trust"
 )
-
-func newStore(t testing.TB) *store.Store {
-	t.Helper()
-	testutil.NeedRoot(t)
-	s, err := store.Open(filepath.Join(t.TempDir(), "images"), store.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
 
 func TestAttacks(t *testing.T) {
 	testutil.NeedRoot(t)
 	testutil.CheckLeaks(t)
 	for _, a := range hostile.Archives() {
 		t.Run(a.Name, func(t *testing.T) {
-			s := newStore(t)
+			s := imagestore.New(t, trust.Options{})
 			records, err := importBytes(s, a.Data(t), archive.Options{Name: a.Named})
 			if !errors.Is(err, a.Want) {
 				t.Errorf("got %v, %v, want %q", records, err, a.Want)
@@ -46,7 +31,7 @@ func TestAttacks(t *testing.T) {
 			if all, err := s.List(); err != nil || len(all) != 0 {
 				t.Errorf("left %v, %v", all, err)
 			}
-			expectClean(t, s)
+			imagestore.ExpectClean(t, s)
 		})
 	}
 }
@@ -60,8 +45,8 @@ func FuzzImport(f *testing.F) {
 	}
 	f.Add(hostile.DockerSave(f, "one", "two").Pack(f))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := newStore(t)
+		s := imagestore.New(t, trust.Options{})
 		_, _ = archive.Import(context.Background(), s, bytes.NewReader(data), archive.Options{})
-		expectClean(t, s)
+		imagestore.ExpectClean(t, s)
 	})
 }

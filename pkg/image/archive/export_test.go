@@ -12,8 +12,10 @@ import (
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/hostile"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/archive"
+	"github.com/stagelet/stagelet/pkg/image/trust"
 )
 
 func export(t *testing.T, s archive.Source, images ...archive.Export) []byte {
@@ -39,7 +41,7 @@ func refs(t *testing.T, names ...string) (all []image.Ref) {
 
 func TestExportIsImportedAsTheSame(t *testing.T) {
 	testutil.CheckLeaks(t)
-	s := newStore(t)
+	s := imagestore.New(t, trust.Options{})
 	base, one, two := hostile.LayerOf(t, "base", "base"), hostile.LayerOf(t, "top", "1"), hostile.LayerOf(t, "top", "2")
 	var records []*image.Record
 	for name, layers := range map[string][][]byte{"app:1": {base, one, base}, "app:2": {base, two}} {
@@ -60,12 +62,12 @@ func TestExportIsImportedAsTheSame(t *testing.T) {
 		archive.Export{Record: records[1], Names: refs(t, "app:2")}); !bytes.Equal(again, data) {
 		t.Error("the second export is another")
 	}
-	other := newStore(t)
+	other := imagestore.New(t, trust.Options{})
 	got, err := importBytes(other, data, archive.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	expectClean(t, other)
+	imagestore.ExpectClean(t, other)
 	if len(got) != 2 || got[0].ID != records[0].ID || got[1].ID != records[1].ID {
 		t.Fatalf("%+v", got)
 	}
@@ -95,22 +97,22 @@ func TestExportIsImportedAsTheSame(t *testing.T) {
 }
 
 func TestExportOfTheNameless(t *testing.T) {
-	s := newStore(t)
+	s := imagestore.New(t, trust.Options{})
 	records, err := importBytes(s, hostile.DockerArchive(t, "app", hostile.LayerOf(t, "top", "1")).Pack(t), archive.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	data := export(t, s, archive.Export{Record: records[0]})
-	if _, err := importBytes(newStore(t), data, archive.Options{}); !errors.Is(err, image.Nameless) {
+	if _, err := importBytes(imagestore.New(t, trust.Options{}), data, archive.Options{}); !errors.Is(err, image.Nameless) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := importBytes(newStore(t), data, archive.Options{Name: "app"}); err != nil {
+	if _, err := importBytes(imagestore.New(t, trust.Options{}), data, archive.Options{Name: "app"}); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestExportThatCantBe(t *testing.T) {
-	s := newStore(t)
+	s := imagestore.New(t, trust.Options{})
 	twice := hostile.Items{{Name: "a", Data: []byte("1")}, {Name: "a", Data: []byte("2")}}.Pack(t)
 	records, err := importBytes(s, hostile.DockerArchive(t, "app", twice).Pack(t), archive.Options{})
 	if err != nil {

@@ -104,7 +104,7 @@ func (fs *files) add(h *tar.Header, at, end int64) error {
 		}
 		fs.links[name] = h.Linkname
 	case tar.TypeReg:
-		if isSparse(h) {
+		if image.IsSparse(h) {
 			return image.Refuse(op, image.BadEntry, h.Name, "a sparse file")
 		}
 		if at+h.Size > end {
@@ -124,15 +124,6 @@ func (fs *files) knows(name string) bool {
 func climbs(name string) bool {
 	for element := range strings.SplitSeq(name, "/") {
 		if element == ".." {
-			return true
-		}
-	}
-	return false
-}
-
-func isSparse(h *tar.Header) bool {
-	for key := range h.PAXRecords {
-		if strings.HasPrefix(key, "GNU.sparse.") {
 			return true
 		}
 	}

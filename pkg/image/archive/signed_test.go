@@ -11,47 +11,19 @@ import (
 
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/hostile"
+	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/internal/testutil/signed"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/archive"
-	"github.com/stagelet/stagelet/pkg/image/store"
 	"github.com/stagelet/stagelet/pkg/image/trust"
 )
-
-// trusting gives a store that trusts a key with the images below a prefix.
-func trusting(t *testing.T, g *signed.GPG, key, prefix string) *store.Store {
-	t.Helper()
-	testutil.NeedRoot(t)
-	dir := t.TempDir()
-	file := filepath.Join(dir, "trust/prefix.d", prefix, key)
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, g.Export(key), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	policy, err := trust.LoadPolicy(trust.Options{Dirs: []string{filepath.Join(dir, "trust")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := store.Open(filepath.Join(dir, "images"), store.Options{Policy: policy})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
 
 // What is signed is the file as it is passed on, packed or not.
 func TestSignedArchives(t *testing.T) {
 	testutil.CheckLeaks(t)
 	g := signed.NewGPG(t)
 	key, stranger := g.Generate("signer", "ed25519", "sign", "never"), g.Generate("stranger", "ed25519", "sign", "never")
-	s := trusting(t, g, key, "reg.io/team")
+	s := imagestore.Trusting(t, g, map[string]string{"reg.io/team": key})
 	plain := hostile.DockerSave(t, "reg.io/team/one:1", "reg.io/team/two:1").Pack(t)
 	for _, c := range []image.Compression{image.Uncompressed, image.Gzip} {
 		data := hostile.Pack(t, c, plain)
@@ -84,7 +56,7 @@ func TestSignedArchives(t *testing.T) {
 		"packed after the fact": {hostile.Pack(t, image.Gzip, plain), g.Run(plain, "--local-user", key, "--detach-sign"), trust.BadSignature},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := trusting(t, g, key, "reg.io/team")
+			s := imagestore.Trusting(t, g, map[string]string{"reg.io/team": key})
 			if c.sig == nil {
 				c.sig = g.Run(c.data, "--local-user", key, "--detach-sign")
 			}
@@ -94,7 +66,7 @@ func TestSignedArchives(t *testing.T) {
 			if all, err := s.List(); err != nil || len(all) != 0 {
 				t.Errorf("left %v, %v", all, err)
 			}
-			expectClean(t, s)
+			imagestore.ExpectClean(t, s)
 		})
 	}
 }

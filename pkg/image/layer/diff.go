@@ -12,6 +12,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/pkg/image"
 )
 
 // Diff writes what the upper directory of an overlay mount holds as a layer:
@@ -159,7 +160,7 @@ func addXattrs(h *tar.Header, dir *sys.Dir, base string) (opaque bool, err error
 		case overlay:
 			opaque = opaque || own == "opaque" && string(x.Value) == "y"
 		case listed(x.Name):
-			h.PAXRecords[xattrPrefix+x.Name] = string(x.Value)
+			h.PAXRecords[image.XattrRecord+x.Name] = string(x.Value)
 		}
 	}
 	return opaque, err

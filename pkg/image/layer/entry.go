@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"path"
-	"strings"
 	"syscall"
 
 	"github.com/stagelet/stagelet/internal/sys"
@@ -76,25 +75,13 @@ func (u *unpacker) file(parent *sys.Dir, base, name string, h *tar.Header) error
 // copyTo writes the content of the current entry. That of a sparse file is not
 // in the tar as it is in the tree, and goes into the skeleton.
 func (u *unpacker) copyTo(f *sys.File, name string, h *tar.Header) error {
-	u.skeleton.inContent = !isSparse(h)
+	u.skeleton.inContent = !image.IsSparse(h)
 	defer func() { u.skeleton.inContent = false }()
 	n, sum, err := u.copyContent(f, h.Name)
 	if err == nil && u.skeleton.inContent {
 		u.skeleton.content(name, n, sum)
 	}
 	return err
-}
-
-func isSparse(h *tar.Header) bool {
-	if h.Typeflag == tar.TypeGNUSparse {
-		return true
-	}
-	for key := range h.PAXRecords {
-		if strings.HasPrefix(key, "GNU.sparse.") {
-			return true
-		}
-	}
-	return false
 }
 
 func (u *unpacker) copyContent(f *sys.File, name string) (total int64, sum uint32, err error) {

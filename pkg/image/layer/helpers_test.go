@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/pkg/image"
 )
 
 // entry is a tar entry in short.
@@ -58,7 +59,7 @@ func (e entry) header() *tar.Header {
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}
 		}
-		h.PAXRecords[xattrPrefix+k] = v
+		h.PAXRecords[image.XattrRecord+k] = v
 	}
 	return h
 }

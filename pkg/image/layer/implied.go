@@ -169,7 +169,7 @@ func headerOf(name, dir string) (*tar.Header, error) {
 	xattrs, err := d.Xattrs(".")
 	for _, x := range xattrs {
 		if listed(x.Name) && !strings.HasPrefix(x.Name, "trusted.overlay.") {
-			h.PAXRecords[xattrPrefix+x.Name] = string(x.Value)
+			h.PAXRecords[image.XattrRecord+x.Name] = string(x.Value)
 		}
 	}
 	return h, err

@@ -13,9 +13,6 @@ import (
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
-// xattrPrefix starts the PAX records that hold extended attributes.
-const xattrPrefix = "SCHILY.xattr."
-
 type xattr struct {
 	name  string
 	value []byte
@@ -47,7 +44,7 @@ func metaOf(h *tar.Header) (meta, error) {
 	}
 	total := 0
 	for _, key := range slices.Sorted(maps.Keys(h.PAXRecords)) {
-		name, is := strings.CutPrefix(key, xattrPrefix)
+		name, is := strings.CutPrefix(key, image.XattrRecord)
 		if !is {
 			continue
 		}
