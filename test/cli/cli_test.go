@@ -22,6 +22,7 @@
 //	                        writes what was asked for into FILE
 //	pgpkey VAR USER FILE    makes an OpenPGP key; VAR is its fingerprint, FILE has it
 //	sign FINGERPRINT FILES  signs each, into FILE.asc
+//	push HOST REPO TAG      makes HOST of the sites a registry, with busybox
 //	aci FILE MANIFEST …     makes an ACI of a manifest with busybox, or with the
 //	                        paths and contents that follow
 //
@@ -65,7 +66,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"stagelet": cmdStagelet, "exitcode": cmdExitCode, "eventually": cmdEventually,
 			"json": cmdJSON, "capture": cmdCapture, "serve": cmdServe, "busybox": cmdBusybox, "kubelet": cmdKubelet,
-			"sites": cmdSites, "pgpkey": cmdPGPKey, "sign": cmdSign, "aci": cmdACI,
+			"sites": cmdSites, "pgpkey": cmdPGPKey, "sign": cmdSign, "aci": cmdACI, "push": cmdPush,
 		},
 	})
 }

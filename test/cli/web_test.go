@@ -1,12 +1,18 @@
 package cli
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/stagelet/stagelet/internal/testutil/acibuild"
@@ -98,4 +104,31 @@ func cmdACI(ts *testscript.TestScript, neg bool, args []string) {
 		data = acibuild.New(t, m, all...)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
+}
+
+// cmdPush puts an image of busybox where a registry among the sites has it.
+func cmdPush(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: push HOST REPOSITORY TAG")
+	}
+	dir := ts.MkAbs(filepath.Join("web", args[0], "v2", args[1]))
+	for _, sub := range []string{"blobs", "manifests"} {
+		ts.Check(os.MkdirAll(filepath.Join(dir, sub), 0o755))
+	}
+	var archive bytes.Buffer
+	ts.Check(busybox.Image{Name: "x"}.WriteOCI(&archive))
+	for r := tar.NewReader(&archive); ; {
+		_, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		ts.Check(err)
+		data, err := io.ReadAll(r)
+		ts.Check(err)
+		ts.Check(os.WriteFile(filepath.Join(dir, "blobs", string(digest.FromBytes(data))), data, 0o600))
+		var manifest v1.Manifest
+		if json.Unmarshal(data, &manifest) == nil && len(manifest.Layers) > 0 {
+			ts.Check(os.WriteFile(filepath.Join(dir, "manifests", args[2]), data, 0o600))
+		}
+	}
 }

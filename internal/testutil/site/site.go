@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -191,5 +192,11 @@ func (s *Sites) file(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.Close()
+	if strings.Contains(r.URL.Path, "/manifests/") { // of a registry
+		var document struct{ MediaType string }
+		if json.NewDecoder(f).Decode(&document) == nil {
+			w.Header().Set("Content-Type", document.MediaType)
+		}
+	}
 	http.ServeContent(w, r, filepath.Base(path), time.Time{}, f)
 }
