@@ -226,6 +226,11 @@ func TestRecheckOfUnsigned(t *testing.T) {
 	b.o.AcceptUnsigned = "for once"
 	b.load()
 	record.Verdict = b.accepted()
+	if err := b.policy.Recheck(record, b.plan.Asked, Scope{}); err != nil { // by whoever takes it so, for that once
+		t.Error(err)
+	}
+	b.o.AcceptUnsigned = ""
+	b.load()
 	refusedFor(t, b.policy.Recheck(record, b.plan.Asked, Scope{}), Unsigned)
 
 	local := &image.Record{Verdict: image.Verdict{Kind: image.VerdictLocalImport}}
