@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image/appc"
 	"github.com/stagelet/stagelet/pkg/stage1/ocispec"
 )
@@ -91,13 +92,18 @@ func (t *translation) set(path string, value []byte) (s set, err error) {
 	return s, nil
 }
 
-// retainCapabilities leaves an image none that the default set hasn't.
-func (t *translation) retainCapabilities(path string, value []byte) error {
+func (t *translation) capabilities(path string, value []byte) ([]string, error) {
 	s, err := t.set(path, value)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	names, err := ocispec.CapabilityNames(s.Set, ocispec.AllCapabilities())
+	return names, errs.Wrap("check", path, err)
+}
+
+// retainCapabilities leaves an image none that the default set hasn't.
+func (t *translation) retainCapabilities(path string, value []byte) error {
+	names, err := t.capabilities(path, value)
 	if err != nil {
 		return err
 	}
@@ -116,8 +122,8 @@ func (t *translation) retainCapabilities(path string, value []byte) error {
 }
 
 func (t *translation) removeCapabilities(path string, value []byte) error {
-	s, err := t.set(path, value)
-	t.app.DropCapabilities = append(t.app.DropCapabilities, s.Set...)
+	names, err := t.capabilities(path, value)
+	t.app.DropCapabilities = append(t.app.DropCapabilities, names...)
 	return err
 }
 

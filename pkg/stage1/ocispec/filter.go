@@ -42,10 +42,13 @@ type Filter struct {
 // the filter and running: an app that lacks them could not be started.
 func startCalls() []string {
 	return []string{
-		"arch_prctl", "brk", "capget", "capset", "chdir", "clone", "clone3", "close", "close_range", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait",
-		"execve", "exit", "exit_group", "fchdir", "fcntl", "fstat", "fstatfs", "futex", "getcwd", "getdents64", "getpid", "getppid", "gettid", "getuid", "ioctl", "lseek", "madvise",
-		"mmap", "mprotect", "munmap", "nanosleep", "newfstatat", "open", "openat", "openat2", "prctl", "pread64", "prlimit64", "read", "readlinkat", "restart_syscall", "rt_sigaction", "rt_sigprocmask",
-		"rt_sigreturn", "rseq", "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address", "setgid", "setgroups", "setresgid", "setresuid", "setuid", "sigaltstack", "statx", "tgkill", "umask", "uname", "write",
+		"access", "arch_prctl", "brk", "capget", "capset", "chdir", "clone", "clone3", "close", "close_range", "epoll_create1",
+		"epoll_ctl", "epoll_pwait", "epoll_wait", "execve", "exit", "exit_group", "faccessat", "faccessat2", "fchdir", "fchown",
+		"fcntl", "fstat", "fstatfs", "futex", "getcwd", "getdents64", "getegid", "geteuid", "getgid", "getpid", "getppid", "getrandom",
+		"gettid", "getuid", "ioctl", "lseek", "madvise", "mmap", "mprotect", "munmap", "nanosleep", "newfstatat", "open", "openat",
+		"openat2", "pipe2", "prctl", "pread64", "prlimit64", "read", "readlink", "readlinkat", "restart_syscall", "rseq",
+		"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address",
+		"setgid", "setgroups", "setresgid", "setresuid", "setuid", "sigaltstack", "statx", "tgkill", "umask", "uname", "write",
 	}
 }
 
