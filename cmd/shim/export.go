@@ -3,11 +3,9 @@ package main
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -30,19 +28,12 @@ The tar is a layer that makes an image by itself, and can be unpacked by tar.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return withPods(c.Context(), s, func(n *node) error {
-				apps, err := appsNamed(n, args[0], name)
+				a, err := oneApp(n, args[0], name)
 				if err != nil {
 					return err
 				}
-				if len(apps) > 1 {
-					var names []string
-					for _, a := range apps {
-						names = append(names, a.Name)
-					}
-					return errs.New("export app", errs.Invalid, args[0], fmt.Errorf("the pod has several apps: name one of %s with --app", strings.Join(names, ", ")))
-				}
 				return writeArchive("export app", file, c.OutOrStdout(), func(w io.Writer) error {
-					return n.engine.ExportApp(c.Context(), apps[0].ID, w)
+					return n.engine.ExportApp(c.Context(), a.ID, w)
 				})
 			})
 		},

@@ -80,11 +80,11 @@ func parseSince(text string) (time.Time, error) {
 	return at, nil
 }
 
-// appsNamed gives the app of that id, or those of the pod of that id: all of
-// them, or the one called name. Of several attempts at one app it is the last.
+// appsNamed gives the app of that id, or those of the pod of that id or name:
+// all of them, or the one called name. Of several attempts at one app it is the last.
 func appsNamed(n *node, id, name string) ([]pod.App, error) {
 	const op = "find app"
-	p, err := n.engine.Pod(id)
+	p, err := n.pod(id)
 	if errors.Is(err, errs.NotFound) {
 		if _, a, aerr := n.engine.App(id); aerr == nil {
 			return []pod.App{a}, nil

@@ -47,6 +47,28 @@ func (n *node) pods() []*pod.Snapshot {
 	return all
 }
 
+// pod finds a pod by its id, a beginning of it that no other pod has, or its
+// name. What could mean several is errs.Invalid, with the candidates: names of
+// kubelet's pods are anybody's choice, and may look like ids.
+func (n *node) pod(ref string) (*pod.Snapshot, error) {
+	byID, err := n.engine.Pod(ref)
+	if err == nil && byID.Pod.ID == ref || errors.Is(err, errs.Invalid) {
+		return byID, err
+	}
+	found := slices.DeleteFunc(n.pods(), func(p *pod.Snapshot) bool { return p.Pod.Name != ref && p != byID })
+	switch len(found) {
+	case 0:
+		return nil, err
+	case 1:
+		return found[0], nil
+	}
+	var candidates []string
+	for _, p := range found {
+		candidates = append(candidates, fmt.Sprintf("%s (%s, %s)", p.Pod.ID[:shortID], p.Pod.Name, p.State))
+	}
+	return nil, errs.New("find pod", errs.Invalid, fmt.Sprintf("%.80q", ref), errors.New("it could be "+strings.Join(candidates, ", ")))
+}
+
 // podArgs are the pods that a command is for: its arguments, and the contents
 // of files.
 type podArgs struct{ files []string }
@@ -71,7 +93,7 @@ func (p *podArgs) ids(args []string) ([]string, error) {
 		ids = append(ids, id)
 	}
 	if len(ids) == 0 {
-		return nil, errs.New(op, errs.Invalid, "", errors.New("no pod is named: give the beginning of its id, as list shows it, or --uuid-file"))
+		return nil, errs.New(op, errs.Invalid, "", errors.New("no pod is named: give its name or the beginning of its id, as list shows them, or --uuid-file"))
 	}
 	return ids, nil
 }
@@ -86,7 +108,7 @@ func (p *podArgs) eachPod(c *cobra.Command, s *settings, args []string, work fun
 	return withPods(c.Context(), s, func(n *node) error {
 		var all []error
 		for _, id := range ids {
-			found, err := n.engine.Pod(id)
+			found, err := n.pod(id)
 			if err == nil {
 				err = work(n, found)
 			}

@@ -102,7 +102,11 @@ func (r *runningPrepared) run(ctx context.Context, s *settings, id string, to st
 		return err
 	}
 	err = withPods(context.WithoutCancel(ctx), s, func(n *node) error {
-		l, err := n.engine.RunPrepared(context.WithoutCancel(ctx), id)
+		p, err := n.pod(id)
+		if err != nil {
+			return err
+		}
+		l, err := n.engine.RunPrepared(context.WithoutCancel(ctx), p.Pod.ID)
 		if err != nil {
 			return err
 		}

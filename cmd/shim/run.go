@@ -12,7 +12,6 @@ import (
 	"github.com/stagelet/stagelet/cmd/shim/internal/terminal"
 	"github.com/stagelet/stagelet/internal/atomicfile"
 	"github.com/stagelet/stagelet/internal/errs"
-	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
@@ -154,7 +153,7 @@ func writePod(out io.Writer, f form, n *node, id string) error {
 		_, err := fmt.Fprintln(out, id)
 		return err
 	}
-	return writeValue(out, f, podRows([]*pod.Snapshot{p})[0], podDetails)
+	return writeValue(out, f, newPodStatus(p), podDetails)
 }
 
 // startAll starts the apps of a pod in their order, those of Init each once

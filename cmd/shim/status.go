@@ -11,6 +11,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/pod"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
 func statusCommand(s *settings) *cobra.Command {
@@ -22,8 +23,9 @@ func statusCommand(s *settings) *cobra.Command {
 		Use:   "status {POD | --uuid-file FILE}",
 		Short: "Show the state of a pod and what became of its apps",
 		Long: `Show a pod's state, addresses and networks, the process id of its supervisor, and
-for each app its state, exit code and times. POD is the pod's id, or a beginning
-of it that no other pod has.
+for each app its state, exit code and times. POD is the pod's id, a beginning of
+it that no other pod has, or its name. With -o json or yaml it is the whole
+pod, as it was asked for, environments and all.
 
 With --wait it is shown once the pod has ended. However the apps ended, the exit
 code is 0: -o json has their exit codes. It is 1 when --timeout is over before.`,
@@ -37,12 +39,12 @@ code is 0: -o json has their exit codes. It is 1 when --timeout is over before.`
 			}
 			return withPods(c.Context(), s, func(n *node) error {
 				for _, id := range ids {
-					p, err := n.engine.Pod(id)
+					p, err := n.pod(id)
 					if err == nil && wait {
 						p, err = waitPod(c.Context(), n, p.Pod.ID, patience)
 					}
 					if err == nil {
-						err = writeValue(c.OutOrStdout(), output, newPodRow(p), podDetails)
+						err = writeValue(c.OutOrStdout(), output, newPodStatus(p), podDetails)
 					}
 					if err != nil {
 						return err
@@ -73,8 +75,27 @@ func waitPod(ctx context.Context, n *node, id string, patience time.Duration) (*
 	return p, err
 }
 
+// podStatus is a pod with all that it was asked to be.
+type podStatus struct {
+	podRow
+	Manifest podManifest `json:"manifest"`
+}
+
+type podManifest struct {
+	Pod  *manifest.Pod   `json:"pod"`
+	Apps []*manifest.App `json:"apps"`
+}
+
+func newPodStatus(p *pod.Snapshot) podStatus {
+	m := podManifest{Pod: p.Pod, Apps: []*manifest.App{}}
+	for _, a := range p.Apps {
+		m.Apps = append(m.Apps, a.App)
+	}
+	return podStatus{newPodRow(p), m}
+}
+
 // podDetails is a pod as people read it.
-func podDetails(w io.Writer, p podRow) {
+func podDetails(w io.Writer, p podStatus) {
 	line := func(what, value string) {
 		if value != "" {
 			fmt.Fprintf(w, "%s\t%s\n", what, value)
