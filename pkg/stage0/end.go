@@ -51,7 +51,8 @@ func (e *Engine) buryAndTell(ctx context.Context, id string) error {
 }
 
 // vanished lets the index know of a pod that is nowhere any more. A server
-// forgets it; whoever came for one pod still wants to know how it ended.
+// forgets it; whoever came for one pod still wants to know how it ended, and
+// has no other source than what it saw of it.
 func (e *Engine) vanished(ctx context.Context, id string) {
 	if e.serves.Load() {
 		e.forgetPod(ctx, id)
@@ -60,6 +61,12 @@ func (e *Engine) vanished(ctx context.Context, id string) {
 	e.index.Update(id, func(old *pod.Snapshot) *pod.Snapshot {
 		s := *old
 		s.State, s.Supervisor, s.Namespaces, s.Network = pod.Exited, 0, nil, nil
+		s.Apps = append([]pod.App(nil), old.Apps...)
+		for i, a := range s.Apps {
+			if lost(a.Status) {
+				s.Apps[i].Status = lostStatus(a.Status, supervisorEnded)
+			}
+		}
 		return &s
 	})
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"os"
 	"strings"
 	"syscall"
@@ -94,6 +95,46 @@ func TestPodsGoByThemselves(t *testing.T) {
 	s.awaitPersonal(t, r.Pod, pods.Exited)
 	s.start()
 	s.awaitPersonal(t, r.Pod, "")
+}
+
+// However the supervisor ends, who waits knows of it, be the pod removed by
+// whoever comes first.
+func TestPeopleLoseASupervisor(t *testing.T) {
+	s := startServer(t)
+	for _, server := range []string{"beside a server", "alone"} {
+		t.Run(server, func(t *testing.T) {
+			s.during(t)
+			if server == "alone" {
+				s.stop()
+				defer s.start()
+			}
+			plan := personalPlan("echo up; exec sleep 1000")
+			plan.Pod.RemoveAtEnd = true
+			cmd, out := s.personCommand(errand{Verb: "launch", Plan: plan, Wait: true})
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var id string
+			eventually(t, func() error {
+				for listed := range s.mustPerson(errand{Verb: "list"}).Listed {
+					id = listed
+				}
+				return wantText(s.personalLog(id, "app0"), "up")
+			})
+			s.signalPersonal(t, id, syscall.SIGKILL)
+			if err := cmd.Wait(); err != nil {
+				t.Fatalf("%v: %s", err, cmd.Stderr)
+			}
+			var r report
+			if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+				t.Fatal(err)
+			}
+			wantEqual(t, "exit code", r.Statuses[0].ExitCode, manifest.ExitLost)
+			s.awaitReleased(t, id)
+			s.awaitPersonal(t, id, "")
+			s.fsck()
+		})
+	}
 }
 
 // stop and rm work from any process, whoever follows the pod.

@@ -183,7 +183,10 @@ func (d errand) wait(ctx context.Context, e *stage0.Engine, id string) (report, 
 	if s, err = e.WaitPod(ctx, id); err == nil {
 		r.State = s.State
 	}
-	for _, a := range s.Apps {
+	for i, a := range s.Apps {
+		if last := a.Status; last.ExitCode != r.Statuses[i].ExitCode || last.State != manifest.AppExited {
+			return r, fmt.Errorf("of app %d the pod says %+v, who waited for it %+v", i, last, r.Statuses[i])
+		}
 		path, _ := e.AppLog(a.ID) // of one that is removed there is none
 		r.Logs = append(r.Logs, path)
 	}
