@@ -70,6 +70,9 @@ func checkCommand(c *cobra.Command, words []string) string {
 			break
 		}
 	}
+	if len(words) > 0 && words[0] == "help" {
+		words = words[1:]
+	}
 	found, _, err := c.Find(words)
 	if err != nil {
 		return err.Error()
