@@ -49,7 +49,7 @@ require (
 require (
 	github.com/creack/pty v1.1.24 // in tests: somebody at a terminal
 	golang.org/x/term v0.46.0
-	k8s.io/apimachinery v0.37.2
+	k8s.io/apimachinery v0.37.2 // indirect
 )
 
 require (

@@ -223,8 +223,8 @@ func (t *translation) appArmor(path string, value []byte) error {
 
 type amount struct {
 	Default bool      `json:"default"`
-	Request *quantity `json:"request"`
-	Limit   *quantity `json:"limit"`
+	Request *Quantity `json:"request"`
+	Limit   *Quantity `json:"limit"`
 }
 
 func (t *translation) cpu(path string, value []byte) error {
@@ -234,11 +234,10 @@ func (t *translation) cpu(path string, value []byte) error {
 	}
 	res := &t.app.App.Resources
 	if a.Limit != nil {
-		res.CPUQuota, res.CPUPeriod = cpuQuota(a.Limit.milli()), cpuPeriod
-		res.CPUShares = cpuShares(a.Limit.milli())
+		LimitCPU(res, *a.Limit)
 	}
 	if a.Request != nil {
-		res.CPUShares = cpuShares(a.Request.milli())
+		res.CPUShares = cpuShares(a.Request.Milli())
 	}
 	return nil
 }
@@ -249,7 +248,7 @@ func (t *translation) memory(path string, value []byte) error {
 		return err
 	}
 	if a.Limit != nil {
-		t.app.App.Resources.MemoryLimit = a.Limit.units()
+		t.app.App.Resources.MemoryLimit = a.Limit.Units()
 	}
 	if a.Request != nil && a.Limit == nil {
 		t.notes = append(t.notes, Note{path + ".request", "nothing is set aside; a limit would hold"})

@@ -102,17 +102,17 @@ func (r *kubeReader) resources(path string, k kubeResources) (*runtimeapi.LinuxC
 		limit := k.Limits[name]
 		switch size, pages := strings.CutPrefix(name, "hugepages-"); {
 		case name == "cpu":
-			l.CpuQuota, l.CpuPeriod = cpuQuota(limit.milli()), cpuPeriod
-			l.CpuShares = cpuShares(limit.milli())
+			l.CpuQuota, l.CpuPeriod = cpuQuota(limit.Milli()), cpuPeriod
+			l.CpuShares = cpuShares(limit.Milli())
 		case name == "memory":
-			l.MemoryLimitInBytes = limit.units()
+			l.MemoryLimitInBytes = limit.Units()
 		case pages:
-			pageSize, err := parseQuantity(size)
+			pageSize, err := ParseQuantity(size)
 			if err != nil {
 				return nil, invalid(path+".limits", "%.80q: %v", name, err)
 			}
 			l.HugepageLimits = append(l.HugepageLimits, &runtimeapi.HugepageLimit{
-				PageSize: pageSizeName(pageSize.units()), Limit: uint64(limit.units()),
+				PageSize: pageSizeName(pageSize.Units()), Limit: uint64(limit.Units()),
 			})
 		case name == "ephemeral-storage":
 			r.note(path+".limits."+name, "disks are not limited")
@@ -124,7 +124,7 @@ func (r *kubeReader) resources(path string, k kubeResources) (*runtimeapi.LinuxC
 		request := k.Requests[name]
 		switch {
 		case name == "cpu":
-			l.CpuShares = cpuShares(request.milli())
+			l.CpuShares = cpuShares(request.Milli())
 		case name == "memory", strings.HasPrefix(name, "hugepages-"):
 			if _, limited := k.Limits[name]; !limited {
 				r.note(path+".requests."+name, "nothing is set aside; a limit would hold")

@@ -199,8 +199,8 @@ type kubePort struct {
 }
 
 type kubeResources struct {
-	Limits   map[string]quantity `json:"limits"`
-	Requests map[string]quantity `json:"requests"`
+	Limits   map[string]Quantity `json:"limits"`
+	Requests map[string]Quantity `json:"requests"`
 	Claims   refused             `json:"claims" why:"devices are not allocated here"`
 }
 
@@ -243,7 +243,7 @@ type kubeVolume struct {
 
 type kubeEmptyDir struct {
 	Medium    string    `json:"medium"`
-	SizeLimit *quantity `json:"sizeLimit"`
+	SizeLimit *Quantity `json:"sizeLimit"`
 }
 
 type kubeHostPath struct {

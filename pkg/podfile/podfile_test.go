@@ -176,13 +176,13 @@ func TestQuantity(t *testing.T) {
 	for text, milli := range map[string]int64{
 		"0": 0, "1": 1000, "250m": 250, "0.1": 100, ".5": 500, "1.5": 1500, "1k": 1e6, "1K": 1e6, "64Mi": 64 << 20 * 1000, "2e3": 2e6, "1e-3": 1, "1u": 1, "100n": 1, "+3": 3000,
 	} {
-		q, err := parseQuantity(text)
-		if err != nil || q.milli() != milli {
-			t.Errorf("%s: %d, %v", text, q.milli(), err)
+		q, err := ParseQuantity(text)
+		if err != nil || q.Milli() != milli {
+			t.Errorf("%s: %d, %v", text, q.Milli(), err)
 		}
 	}
 	for _, text := range []string{"", "-1", "1 M", "1m1", "Mi", "1e99", "99999999999E", "1Q", "0x10", "NaN", "1_000"} {
-		if _, err := parseQuantity(text); err == nil {
+		if _, err := ParseQuantity(text); err == nil {
 			t.Errorf("%q is one", text)
 		}
 	}

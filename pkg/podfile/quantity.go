@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"math/big"
 	"regexp"
+
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
-// quantity is an amount as Kubernetes and appc write it: a decimal number with
+// Quantity is an amount as Kubernetes and appc write it: a decimal number with
 // one of the suffixes below, or an exponent. It isn't negative.
-type quantity struct{ amount big.Rat }
+type Quantity struct{ amount big.Rat }
 
 var quantityForm = regexp.MustCompile(`^\+?([0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:([numkKMGTPE]|[KMGTPE]i)|[eE](\+?[0-9]|-[0-9]))?$`)
 
@@ -27,7 +29,8 @@ func scale(suffix string) *big.Rat {
 	return r
 }
 
-func parseQuantity(text string) (q quantity, err error) {
+// ParseQuantity reads a quantity: 0.5, 250m, 64Mi.
+func ParseQuantity(text string) (q Quantity, err error) {
 	parts := quantityForm.FindStringSubmatch(text)
 	if parts == nil {
 		return q, fmt.Errorf("%.40q is no quantity such as 0.5, 250m or 64Mi", text)
@@ -47,25 +50,27 @@ func parseQuantity(text string) (q quantity, err error) {
 }
 
 // UnmarshalJSON takes a string, or a number.
-func (q *quantity) UnmarshalJSON(data []byte) error {
+func (q *Quantity) UnmarshalJSON(data []byte) error {
 	text := string(data)
 	if len(data) > 0 && data[0] == '"' {
 		if err := json.Unmarshal(data, &text); err != nil {
 			return err
 		}
 	}
-	parsed, err := parseQuantity(text)
+	parsed, err := ParseQuantity(text)
 	if err == nil {
 		*q = parsed
 	}
 	return err
 }
 
-// units and milli round up, as Kubernetes does.
-func (q *quantity) units() int64 { return q.ceil(1).Int64() }
-func (q *quantity) milli() int64 { return q.ceil(1000).Int64() }
+// Units gives the whole amount, rounded up as Kubernetes does.
+func (q *Quantity) Units() int64 { return q.ceil(1).Int64() }
 
-func (q *quantity) ceil(times int64) *big.Int {
+// Milli gives its thousandths, likewise.
+func (q *Quantity) Milli() int64 { return q.ceil(1000).Int64() }
+
+func (q *Quantity) ceil(times int64) *big.Int {
 	r := new(big.Rat).Mul(&q.amount, new(big.Rat).SetInt64(times))
 	whole, rest := new(big.Int).QuoRem(r.Num(), r.Denom(), new(big.Int))
 	if rest.Sign() > 0 {
@@ -90,3 +95,9 @@ func cpuShares(milli int64) int64 {
 }
 
 func cpuQuota(milli int64) int64 { return max(min(milli, maxMilli)*cpuPeriod/1000, minQuota) }
+
+// LimitCPU bounds what an app has of the processors, and gives it as large a
+// share when they are short.
+func LimitCPU(r *manifest.Resources, limit Quantity) {
+	r.CPUPeriod, r.CPUQuota, r.CPUShares = cpuPeriod, cpuQuota(limit.Milli()), cpuShares(limit.Milli())
+}
