@@ -67,7 +67,9 @@ func imageListCommand(s *settings) *cobra.Command {
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List images",
-		Args:    cobra.NoArgs,
+		Long: `List the images of this host, a line for each name, with how each was verified.
+With -o wide the rule that accepted it, and what safeguards were switched off.`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withImages(s, func(images *store.Store) error {
 				records, err := images.List()
@@ -144,8 +146,9 @@ func imageInspectCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect IMAGE",
 		Short: "Print all that is known of an image, as JSON",
-		Long:  "Print an image's record and configuration. IMAGE is a name, an id, or a unique beginning of one.",
-		Args:  cobra.ExactArgs(1),
+		Long: `Print an image's record and configuration. IMAGE is a name, an id, or a unique
+beginning of one.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return withImages(s, func(images *store.Store) error {
 				r, err := images.Resolve(args[0])

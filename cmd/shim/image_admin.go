@@ -35,7 +35,9 @@ func imagePinCommand(s *settings, p store.Pinning) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "pin IMAGE...",
 		Short: "Keep images from kubelet's image collection",
-		Args:  cobra.MinimumNArgs(1),
+		Long: `Keep images from being collected by kubelet, which removes those that no pod uses
+when the disk fills up. Whoever removes one by name still does.`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return withImages(s, func(images *store.Store) error {
 				for _, ref := range args {
@@ -49,6 +51,7 @@ func imagePinCommand(s *settings, p store.Pinning) *cobra.Command {
 	}
 	if p == store.Unpinned {
 		c.Use, c.Short = "unpin IMAGE...", "Give pinned images back to kubelet's image collection"
+		c.Long = "Let kubelet collect images again that were pinned."
 	}
 	return c
 }

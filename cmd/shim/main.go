@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"strings"
@@ -62,9 +63,15 @@ func section(root *cobra.Command, title string, commands ...*cobra.Command) {
 	}
 }
 
+// helpWidth is how many characters a line of help has at most.
+const helpWidth = 88
+
 // brief is a template of help that doesn't tell the flags of all commands with
-// each of them.
+// each of them, and fits onto a terminal.
 func brief(template string) string {
-	return strings.Replace(template, "Global Flags:\n{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}",
-		`Flags that move directories and change the configuration: "stagelet --help".`, 1)
+	return strings.NewReplacer(
+		"Global Flags:\n{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}",
+		`Flags that move directories and change the configuration: "stagelet --help".`,
+		".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth),
+	).Replace(template)
 }

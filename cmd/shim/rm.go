@@ -18,8 +18,8 @@ func rmCommand(s *settings) *cobra.Command {
 		Aliases: []string{"remove"},
 		Short:   "Remove pods that have ended, with all they wrote",
 		Long: `Remove pods that people made, once they have ended or before they are run, with
-their logs and all that their apps wrote. gc does so by itself after a grace period. Pods of
-kubelet are kubelet's to remove.`,
+their logs and all that their apps wrote. gc does so by itself after a grace
+period. Pods of kubelet are kubelet's to remove.`,
 		Example: `  stagelet rm 3f2a
   stagelet rm --force $(stagelet list --mine --quiet)`,
 		Args: cobra.ArbitraryArgs,

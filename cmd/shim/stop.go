@@ -19,8 +19,8 @@ func stopCommand(s *settings) *cobra.Command {
 		Use:   "stop {POD... | --uuid-file FILE}",
 		Short: "Stop pods",
 		Long: `Send each app of the pods its stop signal, SIGKILL to what is left of it after
-the grace time, and end the pods. What they wrote, their logs and their exit codes stay:
-see status, logs, export. A pod that has ended is fine.
+the grace time, and end the pods. What they wrote, their logs and their exit
+codes stay: see status, logs, export. A pod that has ended is fine.
 
 Kubelet starts a pod of its own again: delete that in Kubernetes. The ids of the
 pods are printed as they end.`,

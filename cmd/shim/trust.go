@@ -87,7 +87,11 @@ func trustListCommand(s *settings) *cobra.Command {
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List all rules",
-		Args:    cobra.NoArgs,
+		Long: `List the rules of all directories, the strongest directory first, with the state
+of each: in force; hidden, by a file of its name in a stronger directory; hides,
+which only hides others; or broken, which refuses all that it covers until it is
+repaired (-o wide says why).`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			dirs, err := s.trustDirs()
 			if err != nil {
