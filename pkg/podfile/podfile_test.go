@@ -204,9 +204,12 @@ func TestKubeletsShares(t *testing.T) {
 // What the person says is stronger than what the image does.
 func TestImageDefaults(t *testing.T) {
 	im := &appc.ImageManifest{Name: "example.com/a", App: &appc.App{User: "0", Group: "0", SupplementaryGIDs: []int{7}, Isolators: []appc.Isolator{
-		{Name: retainCapabilities, Value: json.RawMessage(`{"set":["CAP_CHOWN"]}`)}, {Name: removeCalls, Value: json.RawMessage(`{"set":["mkdir"]}`)},
-		{Name: oomScoreAdj, Value: json.RawMessage(`-5`)}, {Name: cpuSharesIsolator, Value: json.RawMessage(`100`)},
-		{Name: resourceCPU, Value: json.RawMessage(`{"limit":"1"}`)}, {Name: resourceMemory, Value: json.RawMessage(`{"limit":"1Gi"}`)},
+		{Name: retainCapabilities, Value: json.RawMessage(`{"set":["CAP_CHOWN"]}`)},
+		{Name: removeCalls, Value: json.RawMessage(`{"set":["mkdir"]}`)},
+		{Name: oomScoreAdj, Value: json.RawMessage(`-5`)},
+		{Name: cpuSharesIsolator, Value: json.RawMessage(`100`)},
+		{Name: resourceCPU, Value: json.RawMessage(`{"limit":"1"}`)},
+		{Name: resourceMemory, Value: json.RawMessage(`{"limit":"1Gi"}`)},
 	}}}
 	var pod manifest.Pod
 	var silent, asking stage0.AppRequest
