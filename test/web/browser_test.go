@@ -38,7 +38,7 @@ func phone() screen   { return screen{360, 740} }
 // browser is a tab of a browser that nobody has used before.
 type browser struct {
 	t   *testing.T
-	ctx context.Context //nolint:containedctx // it is the tab
+	ctx context.Context // of the tab
 	url string          // of the page, without the token
 
 	mu       sync.Mutex

@@ -87,11 +87,13 @@ func (n *node) command(args ...string) string {
 	return string(out)
 }
 
-// images gives the names and ids of all images, as the command has it.
-func (n *node) images() (all []struct {
+// listed is an image as the command lists it.
+type listed struct {
 	ID   string
 	Tags []string
-}) {
+}
+
+func (n *node) images() (all []listed) {
 	n.t.Helper()
 	if err := json.Unmarshal([]byte(n.command("image", "list", "-o", "json")), &all); err != nil {
 		n.t.Fatal(err)
