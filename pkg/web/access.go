@@ -26,7 +26,7 @@ func (s *server) guard(h http.Handler) http.Handler {
 	}))
 	h = origin.Handler(h)
 	h = s.needName(h)
-	return withHeaders(withPatience(h))
+	return withHeaders(withPatience(h, patience))
 }
 
 // isPage says that a path is one of the page's own files.

@@ -11,7 +11,8 @@ import (
 
 // imageView is an image as the API shows it.
 type imageView struct {
-	ID          image.Digest    `json:"id"` // of the configuration
+	ID          image.Digest    `json:"id"`            // of the configuration
+	ACI         image.Digest    `json:"aci,omitempty"` // id of the ACI that it was made from
 	Tags        []string        `json:"tags"`
 	RepoDigests []string        `json:"repoDigests"`
 	Manifest    image.Digest    `json:"manifest"`
@@ -36,12 +37,16 @@ type userView struct {
 }
 
 func viewImage(r *image.Record, users []userView) imageView {
-	return imageView{
+	v := imageView{
 		ID: r.ID, Tags: some(r.Tags), RepoDigests: some(r.RepoDigests), Manifest: r.Manifest,
 		Platform: r.Config.OS + "/" + r.Config.Architecture,
 		Size:     r.Size, Layers: some(r.Layers), CreatedAt: r.CreatedAt(), ImportedAt: r.ImportedAt, Pinned: r.Pinned,
 		Insecure: some(r.Insecure), Verdict: r.Verdict, Earlier: some(r.Earlier), UsedBy: some(users),
 	}
+	if r.AppC != nil {
+		v.ACI = r.AppC.ID
+	}
+	return v
 }
 
 // some is what a list is in JSON: never null.

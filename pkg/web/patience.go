@@ -14,14 +14,14 @@ const (
 	maxRequest = 64 << 10
 )
 
-// withPatience ends requests whose client stalls.
-func withPatience(h http.Handler) http.Handler {
+// withPatience ends requests whose client stalls for longer than limit.
+func withPatience(h http.Handler, limit time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		out := &patientWriter{ResponseWriter: w, c: http.NewResponseController(w)}
+		out := &patientWriter{ResponseWriter: w, c: http.NewResponseController(w), limit: limit}
 		out.hurry()
 		defer out.hurry() // what is still buffered goes out after the handler
 		if r.Body != nil && r.Body != http.NoBody {
-			in := &patientBody{ReadCloser: r.Body, c: out.c}
+			in := &patientBody{ReadCloser: r.Body, c: out.c, limit: limit}
 			r.Body = in
 			defer in.hurry() // and what nobody read of the body
 		}
@@ -33,10 +33,11 @@ func withPatience(h http.Handler) http.Handler {
 // tests) do without.
 type patientWriter struct {
 	http.ResponseWriter
-	c *http.ResponseController
+	c     *http.ResponseController
+	limit time.Duration
 }
 
-func (w *patientWriter) hurry() { _ = w.c.SetWriteDeadline(time.Now().Add(patience)) }
+func (w *patientWriter) hurry() { _ = w.c.SetWriteDeadline(time.Now().Add(w.limit)) }
 
 func (w *patientWriter) Write(p []byte) (int, error) {
 	w.hurry()
@@ -51,10 +52,11 @@ func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // request's.
 type patientBody struct {
 	io.ReadCloser
-	c *http.ResponseController
+	c     *http.ResponseController
+	limit time.Duration
 }
 
-func (b *patientBody) hurry() { _ = b.c.SetReadDeadline(time.Now().Add(patience)) }
+func (b *patientBody) hurry() { _ = b.c.SetReadDeadline(time.Now().Add(b.limit)) }
 
 func (b *patientBody) Read(p []byte) (int, error) {
 	b.hurry()

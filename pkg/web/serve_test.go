@@ -82,7 +82,7 @@ func TestServe(t *testing.T) {
 		<-r.Context().Done()
 	})
 	mux.HandleFunc("/", func(http.ResponseWriter, *http.Request) {})
-	address, end := serving(t, "", withPatience(mux))
+	address, end := serving(t, "", withPatience(mux, patience))
 	client := &http.Client{Transport: &http.Transport{}}
 	get := func(path string) (*http.Response, error) {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+path, nil)
@@ -109,6 +109,64 @@ func TestServe(t *testing.T) {
 	_ = hanging.Body.Close()
 	client.CloseIdleConnections()
 }
+
+// Who stalls is let go, on the way in and on the way out; an answer that has
+// nothing to say for a while isn't.
+func TestStalledClients(t *testing.T) {
+	const limit = 100 * time.Millisecond
+	ended := make(chan error, 1)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/in", func(_ http.ResponseWriter, r *http.Request) {
+		_, err := io.Copy(io.Discard, r.Body)
+		ended <- err
+	})
+	mux.HandleFunc("/out", func(w http.ResponseWriter, _ *http.Request) {
+		_, err := io.Copy(w, zeros{})
+		ended <- err
+	})
+	mux.HandleFunc("/quiet", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(5 * limit):
+			_, err := io.WriteString(w, "at last")
+			ended <- err
+		case <-r.Context().Done():
+			ended <- r.Context().Err()
+		}
+	})
+	address, end := serving(t, "", withPatience(mux, limit))
+	defer end()
+	begin := func(head string) net.Conn {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+		if err == nil {
+			_, err = io.WriteString(c, head)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	for _, head := range []string{"POST /in HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", "GET /out HTTP/1.1\r\nHost: x\r\n\r\n"} {
+		c := begin(head)
+		if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q ended with %v", head, err)
+		}
+		_ = c.Close()
+	}
+	c := begin("GET /quiet HTTP/1.1\r\nHost: x\r\n\r\n")
+	defer c.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	w, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || w.StatusCode != http.StatusOK {
+		t.Fatalf("%v, %v", w, err)
+	}
+	_ = w.Body.Close()
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // Who says more than a request needs is cut off.
 func TestHugeHeaders(t *testing.T) {

@@ -96,8 +96,13 @@ func (s *server) checkRoom(length int64) error {
 	if err := syscall.Statfs(s.Images.Root(), &st); err != nil {
 		return errs.Wrap(opUpload, s.Images.Root(), err)
 	}
-	if free := st.Bavail * uint64(max(st.Bsize, 0)); length > 0 && uint64(length) > free {
-		return errs.New(opUpload, errs.Exhausted, "", fmt.Errorf("the archive has %d MB, the disk of the image store %d MB free; remove images first", length/1e6, free/1e6))
+	return fits(length, int64(st.Bavail)*max(st.Bsize, 0))
+}
+
+// fits compares bytes; a negative length is unknown.
+func fits(length, free int64) error {
+	if length <= free {
+		return nil
 	}
-	return nil
+	return errs.New(opUpload, errs.Exhausted, "", fmt.Errorf("the archive has %d MB, the disk of the image store %d MB free; remove images first", length/1e6, free/1e6))
 }

@@ -194,14 +194,14 @@ func TestHostileUploads(t *testing.T) {
 // What is more than the disk takes is refused before it is sent.
 func TestTooLargeForTheDisk(t *testing.T) {
 	n := newNode(t)
-	for _, length := range []int64{image.MaxArchiveBytes, image.MaxArchiveBytes + 1} {
-		err := n.server.checkRoom(length)
-		if !errors.Is(err, errs.Exhausted) {
-			t.Errorf("%d bytes: %v", length, err)
-		}
+	if err := n.server.checkRoom(image.MaxArchiveBytes + 1); !errors.Is(err, image.TooLarge) {
+		t.Errorf("more than any archive: %v", err)
 	}
 	if err := n.server.checkRoom(-1); err != nil {
 		t.Errorf("of unknown length: %v", err)
+	}
+	if err := fits(1001, 1000); !errors.Is(err, errs.Exhausted) {
+		t.Errorf("more than there is: %v", err)
 	}
 }
 

@@ -12,9 +12,14 @@ const every = 2000; // ms between two looks, while somebody sees the page
 let timer = 0;
 let round = 0; // a look that is overtaken by another one shows nothing
 
+let current = views[0];
+
+// view is what the address asks for; one that asks for something else on the
+// page leaves it as it is.
 function view() {
   const wanted = location.hash.slice(1);
-  return views.includes(wanted) ? wanted : views[0];
+  if (views.includes(wanted)) current = wanted;
+  return current;
 }
 
 function show(signedIn) {

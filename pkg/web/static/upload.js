@@ -170,30 +170,34 @@ class Upload {
     switch (chapter.needs) {
       case "name":
         this.#help.append(this.#nameForm());
-        break;
+        return;
       case "trust":
         this.#help.append(
           el("p", {}, "An administrator of this node can trust its signer, or accept what nobody signed; then try again."),
-          ...(chapter.next ?? []).map((command) => el("p", {}, copyable(command))));
+          ...(chapter.next ?? []).map((command) => el("p", {}, copyable(command))),
+          el("details", {}, el("summary", {}, "Give it another name"), this.#nameForm()));
         break;
       case "room":
         this.#help.append(el("p", {}, "Remove images that nothing uses, then try again."));
         break;
+      default:
+        return;
     }
-    if (chapter.needs === "trust" || chapter.needs === "room") {
-      this.#help.append(el("button", { type: "button", className: "again", onclick: () => this.enqueue() }, "Try again"));
-    }
+    this.#again();
+  }
+
+  #again() {
+    this.#help.append(el("button", { type: "button", className: "again", onclick: () => this.enqueue() }, "Try again"));
   }
 
   #nameForm() {
-    const input = el("input", { type: "text", name: "name", required: true, placeholder: "registry.example.com/team/app:v1", autocomplete: "off", spellcheck: false, ariaLabel: "Name of the image" });
+    const input = el("input", { type: "text", name: "name", required: true, placeholder: "registry.example.com/team/app:v1", autocomplete: "off", spellcheck: false, value: this.#name });
     const form = el("form", { className: "name" }, el("label", {}, "Call it ", input), el("button", { type: "submit", className: "primary" }, "Upload with this name"));
     form.onsubmit = (e) => {
       e.preventDefault();
       this.#name = input.value.trim();
       this.enqueue();
     };
-    if (document.activeElement === document.body) setTimeout(() => input.focus());
     return form;
   }
 
@@ -210,7 +214,8 @@ class Upload {
       words = "Canceled. Nothing of it was kept.";
     }
     this.#end("refused", words);
-    this.#help.append(el("button", { type: "button", className: "again", onclick: () => this.enqueue() }, "Try again"));
+    if (request.status === 400 && this.#name !== "") this.#help.append(this.#nameForm());
+    else this.#again();
   }
 
   #end(state, words) {
