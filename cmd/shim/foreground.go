@@ -71,7 +71,7 @@ func (f *foreground) run(ctx context.Context) error {
 	s, err := newSession(f.to, f.term, f.detach, func(w terminal.Wish) { f.wish(ctx, w) })
 	defer s.end()
 	if err == nil {
-		err = f.watch(ctx, watch, s)
+		err = f.watch(watch, s)
 	}
 	if err != nil && !f.away() {
 		err = errors.Join(err, f.engine.StopPod(ctx, f.pod.Pod))
@@ -88,18 +88,18 @@ func (f *foreground) run(ctx context.Context) error {
 	return f.outcome()
 }
 
-// watch joins the apps' streams, starts them and waits for the pod's end; ctx
-// is for what goes on when whoever watches goes away.
-func (f *foreground) watch(ctx, watch context.Context, s *session) error {
-	joined, err := f.join(watch, s)
+// watch joins the apps' streams, starts them and waits for the pod's end, or
+// until whoever watches goes away.
+func (f *foreground) watch(ctx context.Context, s *session) error {
+	joined, err := f.join(ctx, s)
 	if err == nil {
 		go s.term.Guard(func() {
-			s.resized(watch, f.size, func(size stage0.TerminalSize) { _ = f.engine.Resize(watch, f.pod.Apps[0], "", size) })
+			s.resized(ctx, f.size, func(size stage0.TerminalSize) { _ = f.engine.Resize(ctx, f.pod.Apps[0], "", size) })
 		})
-		err = startAll(watch, f.engine, f.pod)
+		err = startAll(ctx, f.engine, f.pod)
 	}
 	if err == nil {
-		_, err = f.engine.WaitPod(watch, f.pod.Pod)
+		_, err = f.engine.WaitPod(ctx, f.pod.Pod)
 	} else {
 		f.leave() // nothing of them is to come
 	}

@@ -151,7 +151,8 @@ func hintArgs(i int, name string, err error) error {
 
 // host tells what the plan needs to know.
 func (r *asking) host(n *node) (h podflags.Host, err error) {
-	h.Networks.Default = n.network.Info().Network
+	h.Network = n.network.Info().Network
+	h.Handlers = n.engine.Flavors.Handlers()
 	h.AppArmor = cri.DefaultAppArmor()
 	h.Environment = os.Environ()
 	if r.flags.PrivateUsers != "" {

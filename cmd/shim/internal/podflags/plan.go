@@ -22,7 +22,8 @@ type Image struct {
 
 // Host is what a plan needs to know of the host.
 type Host struct {
-	Networks    Networks
+	Handlers    []string                 // that isolate pods; "" is the default one
+	Network     string                   // name of the configured network; "" when there is none
 	AppArmor    string                   // profile of apps; "" for none
 	Users       []manifest.UserNamespace // of the pods that there are
 	Environment []string                 // of the command itself
@@ -53,7 +54,7 @@ func (f *Flags) Plan(apps []App, images []Image, host Host) (stage0.Plan, []podf
 // isn't known.
 func (f *Flags) plan(apps []App, images []Image, said []*appc.App, host Host) (plan stage0.Plan, notes []podfile.Note, err error) {
 	plan.Pod = manifest.Pod{Creator: manifest.CreatorCLI, UID: pod.NewID(), EndsWithApps: true}
-	if err := f.fill(&plan.Pod, host.Networks); err != nil {
+	if err := f.fill(&plan.Pod, host); err != nil {
 		return plan, nil, err
 	}
 	if plan.Pod.Namespaces.User, err = f.Users(host.Users); err != nil {

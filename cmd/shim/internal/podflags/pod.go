@@ -3,6 +3,7 @@ package podflags
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -49,18 +50,16 @@ func (p *Pod) register(set *pflag.FlagSet) {
 	_ = set.MarkHidden("stage1-name") // defined above
 }
 
-// Networks are what a pod can be on, beside the host's.
-type Networks struct {
-	Default string // name of the configured network; "" when there is none
-}
-
 var (
 	hostnameForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`)
 	podNameForm  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 )
 
 // fill brings what needs no image into the pod.
-func (p *Pod) fill(to *manifest.Pod, networks Networks) (err error) {
+func (p *Pod) fill(to *manifest.Pod, host Host) (err error) {
+	if p.Stage1 != "" && !slices.Contains(host.Handlers, p.Stage1) {
+		return invalid("stage1", "%.80q is not configured: there are %s", p.Stage1, handlers(host.Handlers))
+	}
 	to.Handler = p.Stage1
 	if to.Name = p.Name; p.Name != "" && !podNameForm.MatchString(p.Name) {
 		return invalid("pod-name", "%.80q has other characters than letters, digits, '.', '_' and '-', or is longer than 128", p.Name)
@@ -69,11 +68,11 @@ func (p *Pod) fill(to *manifest.Pod, networks Networks) (err error) {
 	switch p.net {
 	case netHost:
 		to.Namespaces.Network = manifest.NamespaceHost
-	case "", netDefault, networks.Default:
+	case "", netDefault, host.Network:
 	case netNone:
 		return invalid("net", "a pod without any network is not to be had: say --net=default, or --net=host for the host's")
 	default:
-		return invalid("net", "there is no network %.80q: say host or default%s", p.net, orNamed(networks.Default))
+		return invalid("net", "there is no network %.80q: say host or default%s", p.net, orNamed(host.Network))
 	}
 	if p.hostname != "" {
 		if to.Namespaces.Network == manifest.NamespaceHost {
@@ -95,6 +94,16 @@ func (p *Pod) fill(to *manifest.Pod, networks Networks) (err error) {
 	}
 	to.Labels, err = pairs("label", p.labels)
 	return err
+}
+
+func handlers(names []string) string {
+	all := []string{"the default one"}
+	for _, name := range names {
+		if name != "" {
+			all = append(all, name)
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 func orNamed(name string) string {

@@ -32,7 +32,7 @@ type Flags struct {
 func Register(set *pflag.FlagSet) *Flags {
 	f := &Flags{set: set}
 	set.SetInterspersed(false) // what stands behind an image is that app's
-	f.Pod.register(set)
+	f.register(set)
 	f.all.register(set)
 	return f
 }

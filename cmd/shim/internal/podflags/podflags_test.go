@@ -35,7 +35,7 @@ func planOf(t *testing.T, manifests map[string]*appc.ImageManifest, line ...stri
 	if err != nil {
 		return stage0.Plan{}, err
 	}
-	host := Host{Networks: Networks{Default: "mynet"}, AppArmor: "profile", Environment: []string{"HOME=/root", "TOKEN=secret"}}
+	host := Host{Handlers: []string{"", "kvm"}, Network: "mynet", AppArmor: "profile", Environment: []string{"HOME=/root", "TOKEN=secret"}}
 	if err := f.Check(apps, host); err != nil {
 		return stage0.Plan{}, err
 	}
@@ -122,7 +122,8 @@ func TestPlan(t *testing.T) {
 		"hosts":    {p.Hosts, []manifest.HostEntry{{IP: "10.0.0.2", Names: []string{"db"}}, {IP: "::1", Names: []string{"me"}}}},
 		"hostname": {p.Hostname, "web"},
 		"ports": {p.Ports, []manifest.PortMapping{
-			{Protocol: "tcp", HostPort: 8080, PodPort: 80}, {Protocol: "udp", HostPort: 53, PodPort: 5353, HostIP: "127.0.0.1"},
+			{Protocol: "tcp", HostPort: 8080, PodPort: 80},
+			{Protocol: "udp", HostPort: 53, PodPort: 5353, HostIP: "127.0.0.1"},
 			{Protocol: "tcp", HostPort: 1, PodPort: 2, HostIP: "::1"},
 		}},
 		"annotations": {p.Annotations, map[string]string{"a": "b=c"}},
@@ -172,7 +173,7 @@ func TestRefused(t *testing.T) {
 	for _, line := range []string{
 		"--dns=nowhere a", "--dns=none,10.0.0.1 a", "--hosts-entry=x a", "--hostname=-x a", "--hostname=h --net=host a", "--net=none a", "--net=other a",
 		"--port=80 a", "--port=0:1 a", "--port=1:65536 a", "--port=1:2/icmp a", "--port=1.2.3.4:5 a", "--port=http:80 a", "--port=1:2 --net=host a",
-		"--pod-name=a/b a", "--annotation=x a", "--label==x a", "--private-users=many a", "--private-users=1:0 a", "--private-users=4294967295:2 a",
+		"--pod-name=a/b a", "--stage1=moon a", "--annotation=x a", "--label==x a", "--private-users=many a", "--private-users=1:0 a", "--private-users=4294967295:2 a",
 		"a --volume=x", "a --volume=X,kind=empty", "a --volume=x,kind=tape", "a --volume=x,kind=host", "a --volume=x,kind=host,source=y", "a --volume=x,kind=empty,source=/y",
 		"a --volume=x,kind=empty,mode=9", "a --volume=x,kind=empty,uid=-1", "a --volume=x,kind=empty,kind=empty", "a --volume=x,kind=empty,bad=1", "a --volume=x,kind=host,source=/y,mode=1",
 		"a --volume=x,kind=empty", "a --volume=x,kind=host,source=/y,recursive=false --mount=volume=x,target=/t", "a -v rel:/x", "a -v /x:rel", "a -v /x:/", "a -v /x:/y:no", "a -v /x:/y:ro:z",

@@ -56,7 +56,7 @@ func mapped(first, length uint32) *manifest.UserNamespace {
 // hardly pick the same.
 func FreeUsers(taken []manifest.UserNamespace) (*manifest.UserNamespace, error) {
 	const slots = (lastUsers - firstUsers) / usersLength
-	start := rand.IntN(slots)
+	start := rand.IntN(slots) //nolint:gosec // no secret: it only spreads them
 	for i := range slots {
 		first := firstUsers + uint32((start+i)%slots)*usersLength
 		if free(first, taken) {

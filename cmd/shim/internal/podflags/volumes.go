@@ -100,7 +100,7 @@ func emptyVolume(v *appc.Volume, o map[string]string) error {
 		if err != nil || id >= math.MaxUint32 {
 			return invalid(flag, "%s: %s=%.40q is no id", v.Name, key, text)
 		}
-		n := int(id) //nolint:gosec // of 32 bits
+		n := int(id)
 		*to = &n
 	}
 	return nil
