@@ -5,7 +5,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
+	"maps"
 	"path"
+	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -49,11 +52,15 @@ func parentOf(name string) string { return path.Dir("/" + name)[1:] }
 func (l *whitelist) apply(ctx context.Context, trees []tree) ([]tree, error) {
 	cuts := make([]*cut, len(trees))
 	for i, t := range trees {
-		cuts[i] = &cut{list: l, from: t, files: map[string]string{}, moved: map[string]string{}}
+		cuts[i] = &cut{
+			list: l, from: t, files: map[string]string{}, moved: map[string]string{},
+			entries: map[string]*tar.Header{}, implied: map[string]bool{},
+		}
 		if err := t.each(ctx, cuts[i].look); err != nil {
 			return nil, err
 		}
 	}
+	l.complete(cuts)
 	var left []tree
 	for _, c := range cuts {
 		sum, size := sha256.New(), &counted{}
@@ -68,33 +75,80 @@ func (l *whitelist) apply(ctx context.Context, trees []tree) ([]tree, error) {
 	return left, nil
 }
 
+// complete gives an entry to directories that are left, but are in their tree
+// only because something lies in them that may be cut off. They look as they do
+// below.
+func (l *whitelist) complete(cuts []*cut) {
+	looks := map[string]*tar.Header{}
+	for _, c := range cuts {
+		for _, name := range slices.Sorted(maps.Keys(c.implied)) {
+			if c.entries[name] != nil {
+				continue
+			}
+			h := looks[name]
+			if h == nil || h.Typeflag != tar.TypeDir {
+				h = &tar.Header{Typeflag: tar.TypeDir, Mode: 0o755, ModTime: time.Unix(0, 0)}
+			}
+			c.entries[name] = headerAs(name, h)
+			c.missing = append(c.missing, c.entries[name])
+			l.lead(name)
+		}
+		maps.Copy(looks, c.entries)
+	}
+}
+
 // cut is what a list leaves of one tree.
 type cut struct {
 	list *whitelist
 	from tree
 	// files are the files that hard links are further names of.
-	files     map[string]string
-	linkBytes int
+	files map[string]string
 	// moved are the files that the list doesn't leave, while it does a hard link
 	// to them: the first of those, which takes the file's place.
 	moved map[string]string
+	// entries are those of listed paths, of what isn't a directory the type
+	// alone; implied are listed directories that something lies in.
+	entries map[string]*tar.Header
+	implied map[string]bool
+	// missing are directories that get an entry.
+	missing []*tar.Header
+
+	remembered int // bytes
 }
 
-// maxLinkBytes bounds the names that are remembered of a tree's hard links, in
-// bytes.
-const maxLinkBytes = 64 << 20
+// maxRemembered bounds what is remembered of a tree's entries, in bytes.
+const maxRemembered = 64 << 20
+
+// remember counts what is remembered.
+func (c *cut) remember(name string, all ...string) error {
+	for _, s := range all {
+		c.remembered += len(s)
+	}
+	if c.remembered > maxRemembered {
+		return image.Refuse(op, image.TooLarge, name, "its directories and hard links have more than %d bytes of names and attributes", maxRemembered)
+	}
+	return nil
+}
 
 // look notes one entry.
 func (c *cut) look(name string, h *tar.Header, _ io.Reader) error {
 	left := c.list.paths[name]
 	if left {
 		c.list.lead(name)
+		if err := c.note(name, h); err != nil {
+			return err
+		}
+	}
+	for dir := name; dir != ""; {
+		if dir = parentOf(dir); c.list.paths[dir] {
+			c.implied[dir] = true
+		}
 	}
 	if h.Typeflag != tar.TypeLink {
 		return nil
 	}
-	if c.linkBytes += len(name) + len(h.Linkname); c.linkBytes > maxLinkBytes {
-		return image.Refuse(op, image.TooLarge, name, "the names of its hard links have more than %d bytes", maxLinkBytes)
+	if err := c.remember(name, name, h.Linkname); err != nil {
+		return err
 	}
 	file := h.Linkname
 	if further, is := c.files[file]; is {
@@ -103,6 +157,21 @@ func (c *cut) look(name string, h *tar.Header, _ io.Reader) error {
 	c.files[name] = file
 	if left && !c.list.paths[file] && c.moved[file] == "" {
 		c.moved[file] = name
+	}
+	return nil
+}
+
+// note remembers the entry of a listed path.
+func (c *cut) note(name string, h *tar.Header) error {
+	if h.Typeflag != tar.TypeDir {
+		c.entries[name] = &tar.Header{Typeflag: h.Typeflag}
+		return nil
+	}
+	c.entries[name] = headerAs(name, h)
+	for key, value := range h.PAXRecords {
+		if err := c.remember(name, key, value); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -140,6 +209,11 @@ func (c *cut) copy(ctx context.Context, w io.Writer) (kept int, err error) {
 	})
 	if err == nil && moved < len(c.moved) {
 		err = image.Refuse(op, image.BadLink, "ACI", "a hard link to a file that is not in it")
+	}
+	for _, h := range c.missing {
+		if err == nil {
+			kept, err = kept+1, writeEntry(out, h, nil)
+		}
 	}
 	if err != nil {
 		return 0, err

@@ -133,6 +133,13 @@ func TestRender(t *testing.T) {
 			},
 			want: []string{"bin/", "bin/both=2", "bin/kept=2", "bin/three=1", "bin/two=1"}, layers: 1,
 		},
+		"a listed directory has no entry of its own": {
+			things: []thing{
+				a(cutTo(depending("a", "b"), "/etc/ca", "/srv", "/opt"), file("etc/ca/crt", "a"), file("srv/x", "a")),
+				a(depending("b"), file("srv", "b"), dir("opt"), link("opt/x", "y")),
+			},
+			want: []string{"etc/", "etc/ca/", "opt/", "srv/"}, layers: 2,
+		},
 		"nothing is left": {
 			things: []thing{a(cutTo(depending("a", "b"), "/none"), file("x", "a")), a(depending("b"), file("y", "b"))},
 			want:   nil, layers: 1,
