@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	neturl "net/url"
 	"os"
 	"time"
 
@@ -61,21 +62,15 @@ func ask(ctx context.Context, client *http.Client, p *manifest.Pod) error {
 	}
 	answer, err := client.Do(r)
 	if err != nil {
-		return unwrapURL(err)
+		if full := (*neturl.Error)(nil); errors.As(err, &full) {
+			err = full.Err // without the URL, which has the token
+		}
+		return err
 	}
 	defer answer.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxHeader))
 	if err == nil && string(body) != uuidOf(p.ID).String() {
 		err = errors.New("somebody else listens there")
-	}
-	return err
-}
-
-// unwrapURL leaves out the URL, which has the token.
-func unwrapURL(err error) error {
-	type wrapped interface{ Unwrap() error }
-	if w, is := err.(wrapped); is {
-		return w.Unwrap()
 	}
 	return err
 }

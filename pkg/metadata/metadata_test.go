@@ -250,6 +250,29 @@ func TestRegister(t *testing.T) {
 	}
 }
 
+// Who isn't registered, or has no network yet, is left alone.
+func TestAttendsToWhoIsRegistered(t *testing.T) {
+	p := testPod(id("a"))
+	n := node{p}
+	var warned []string
+	s, err := New(Options{Root: t.TempDir(), Pods: n, Images: n, Warn: func(_ error, what string) { warned = append(warned, what) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Attend(p)()
+	if len(warned) != 1 || !strings.Contains(warned[0], p.Pod.ID) {
+		t.Errorf("a pod without a network: %q", warned)
+	}
+	p.State = pod.Exited
+	s.Attend(p)()
+	p.State, p.Pod.Metadata = pod.Running, nil
+	s.Attend(p)()
+	if len(warned) != 1 {
+		t.Errorf("warned of %q", warned)
+	}
+	s.Wait()
+}
+
 // Of two pods each finds its own service at the same address, and nobody finds
 // either outside. When they are left, their namespaces are gone.
 func TestEachInItsOwnNamespace(t *testing.T) {
@@ -309,5 +332,10 @@ func TestEachInItsOwnNamespace(t *testing.T) {
 	}
 	if _, err := dial(all[0])(context.Background(), "", Port); !errors.Is(err, errs.Unavailable) {
 		t.Errorf("it listens still: %v", err)
+	}
+	soon, cancel = context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if err := Await(soon, all[0].Pod, dial(all[0])); !errors.Is(err, errs.Unavailable) || strings.Contains(err.Error(), id("1")+"/") {
+		t.Errorf("nobody listens: %v", err)
 	}
 }
