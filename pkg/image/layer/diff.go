@@ -63,7 +63,7 @@ func (d *differ) tree(ctx context.Context, root *sys.Dir, name string) error {
 		return err
 	}
 	for _, base := range names {
-		if err := d.child(ctx, root, dir, name, base); err != nil && !(d.live && vanished(err)) {
+		if err := d.child(ctx, root, dir, name, base); err != nil && (!d.live || !vanished(err)) {
 			return err
 		}
 	}

@@ -42,8 +42,22 @@ func Flatten(ctx context.Context, trees []string, owners Owners, w io.Writer) er
 		return errs.Wrap(op, "", err)
 	}
 	defer root.Close()
-	d := differ{tar: tar.NewWriter(w), seen: map[uint64]string{}, owners: owners, live: true}
+	d := differ{tar: tar.NewWriter(until{ctx.Err, w}), seen: map[uint64]string{}, owners: owners, live: true}
 	return errs.Wrap(op, "", d.run(ctx, root))
+}
+
+// until writes as long as nobody gave up: a file of an app may be huge, and
+// without a byte on disk.
+type until struct {
+	ended func() error
+	w     io.Writer
+}
+
+func (u until) Write(p []byte) (int, error) {
+	if err := u.ended(); err != nil {
+		return 0, err
+	}
+	return u.w.Write(p)
 }
 
 // openMerged mounts trees where nobody sees it. The mount goes with the

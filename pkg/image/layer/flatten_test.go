@@ -3,6 +3,7 @@ package layer
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"maps"
@@ -138,6 +139,32 @@ func TestFlattenWhatChanges(t *testing.T) {
 	if h, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Error(h, err)
 	}
+}
+
+// A file of a terabyte that has no byte on disk is nobody's fate.
+func TestFlattenIsGivenUp(t *testing.T) {
+	testutil.NeedOverlay(t)
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "huge"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(1<<40), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	pr, pw := io.Pipe()
+	done := make(chan error)
+	go func() { done <- Flatten(ctx, []string{dir}, Owners{}, pw) }()
+	if _, err := io.CopyN(io.Discard, pr, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	go func() { _, _ = io.Copy(io.Discard, pr) }() // it may be about to write
+	if err := <-done; !errors.Is(err, errs.Canceled) {
+		t.Error(err)
+	}
+	pr.Close()
 }
 
 func TestFlattenNothing(t *testing.T) {
