@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 
 	"k8s.io/klog/v2"
@@ -44,13 +45,18 @@ func servePage(ctx context.Context, c *config, n *node, out io.Writer) (*sync.Wa
 	return &serving, nil
 }
 
-// pageAddress is the host that was configured, with the port that was got: it
-// may have been 0.
+// pageAddress is the host that was configured, or this one where all of its
+// addresses were, with the port that was got: it may have been 0.
 func pageAddress(configured string, got net.Addr) string {
 	host, _, err := net.SplitHostPort(configured)
 	_, port, perr := net.SplitHostPort(got.String())
-	if err != nil || perr != nil || host == "" {
+	if err != nil || perr != nil {
 		return got.String()
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		if host, err = os.Hostname(); err != nil {
+			return got.String()
+		}
 	}
 	return net.JoinHostPort(host, port)
 }

@@ -54,7 +54,6 @@ func (s *server) needToken(h http.Handler) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
-		w.Header().Set("Connection", "close") // its body isn't read
 		if given != "" && !wrong.allow(client(r)) {
 			w.Header().Set("Retry-After", "60")
 			refuse(w, r, http.StatusTooManyRequests, errs.Denied, "too many wrong tokens")

@@ -87,6 +87,7 @@ function definitions(image) {
   rows.push(["Accepted because", v.rule], ["Accepted at", moment(v.time)]);
   if (v.reference) rows.push(["Accepted as", code(v.reference)]);
   for (const s of v.signers ?? []) rows.push(["Signer", code(s.key || `${s.subject} (${s.issuer})`)]);
+  for (const e of image.earlier) rows.push(["Earlier", `${e.rule}, ${moment(e.time)}`]);
   if (image.insecure.length > 0) rows.push(["Safeguards off", image.insecure.join(", ")]);
   for (const d of image.repoDigests) rows.push(["Known as", code(d)]);
   return rows.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)]);
