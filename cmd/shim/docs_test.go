@@ -83,7 +83,7 @@ func checkCommand(c *cobra.Command, words []string) string {
 	for _, word := range words {
 		name, isFlag := strings.CutPrefix(strings.Trim(word, "[]();,."), "--")
 		name, _, _ = strings.Cut(name, "=")
-		if !isFlag || name == "" || name == "help" {
+		if !isFlag || strings.Trim(name, "-") == "" || name == "help" {
 			continue
 		}
 		if found.Flag(name) == nil && found.InheritedFlags().Lookup(name) == nil {

@@ -11,8 +11,9 @@ import (
 func prepareCommand(s *settings) *cobra.Command {
 	var p preparing
 	c := &cobra.Command{
-		Use:   "prepare IMAGE [FLAGS] [-- ARGS...] [--- IMAGE...]",
-		Short: "Prepare a pod of images, to be run later",
+		Use:                   "prepare [FLAGS] IMAGE [FLAGS] [-- ARGS...] [--- IMAGE...]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Prepare a pod of images, to be run later",
 		Long: `Prepare a pod as "stagelet run" would run it, with the same images, flags and
 arguments, and print its id: images are fetched and verified now, and kept for
 the pod. "stagelet run-prepared" runs it. One that nobody runs is removed by

@@ -19,8 +19,9 @@ import (
 func runCommand(s *settings) *cobra.Command {
 	var r running
 	c := &cobra.Command{
-		Use:   "run IMAGE [FLAGS] [-- ARGS...] [--- IMAGE...]",
-		Short: "Run a pod of images",
+		Use:                   "run [FLAGS] IMAGE [FLAGS] [-- ARGS...] [--- IMAGE...]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Run a pod of images",
 		Long: `Run a pod: one app for each IMAGE. Images are fetched if they aren't there,
 and verified as "stagelet fetch" does: by name, id, file or URL.
 

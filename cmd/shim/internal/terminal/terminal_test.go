@@ -3,9 +3,13 @@ package terminal
 import (
 	"io"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/creack/pty"
+	"golang.org/x/term"
 )
 
 func TestTyped(t *testing.T) {
@@ -30,6 +34,43 @@ func TestTyped(t *testing.T) {
 				t.Errorf("%q %s: %q, %d, %v", text, name, got, wish, err)
 			}
 		}
+	}
+}
+
+// TestPanicGivesBack: who sits there can go on typing, whatever became of us.
+func TestPanicGivesBack(t *testing.T) {
+	master, tty, err := pty.Open()
+	if err != nil {
+		t.Skipf("needs pseudo terminals: %v", err)
+	}
+	defer master.Close()
+	defer tty.Close()
+	before, err := term.GetState(int(tty.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seat := Of(tty)
+	same := func() bool {
+		now, err := term.GetState(int(tty.Fd()))
+		return err == nil && reflect.DeepEqual(now, before)
+	}
+	if err := seat.Raw(); err != nil || same() {
+		t.Fatalf("it isn't in raw mode: %v", err)
+	}
+	seat.Guard(func() {})
+	if same() {
+		t.Error("given back for no reason")
+	}
+	func() {
+		defer func() { _ = recover() }()
+		seat.Guard(func() { panic("on purpose") })
+	}()
+	if !same() {
+		t.Error("a panic leaves it in raw mode")
+	}
+	seat.Restore() // again
+	if err := pty.Setsize(master, &pty.Winsize{Rows: 3, Cols: 7}); err != nil || seat.Size() != (Size{Rows: 3, Cols: 7}) {
+		t.Errorf("size %v, %v", seat.Size(), err)
 	}
 }
 
