@@ -9,6 +9,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/stagelet/stagelet/internal/testutil/acibuild"
 	"github.com/stagelet/stagelet/internal/testutil/hostile"
 	"github.com/stagelet/stagelet/pkg/image"
 )
@@ -23,7 +24,12 @@ type bad struct {
 // badFiles are all that there are: archives that are wrong themselves, and
 // images that are, in each form that they can have.
 func badFiles() (all []bad) {
-	for _, a := range hostile.Archives() {
+	archives := hostile.Archives()
+	for _, a := range hostile.ACIs() {
+		a.Name = "ACI, " + a.Name
+		archives = append(archives, a)
+	}
+	for _, a := range archives {
 		if a.Named == "" { // what else is asked for, a form on the page checks
 			b := bad{a.Name, a.Data, a.Says}
 			if errors.Is(a.Want, image.Nameless) {
@@ -39,6 +45,43 @@ func badFiles() (all []bad) {
 		}
 	}
 	return all
+}
+
+// TestFormsOfArchives: what has nothing wrong with it is taken in, in each form
+// that there is.
+func TestFormsOfArchives(t *testing.T) {
+	n := newNode(t, "docker.io")
+	b := n.open(desktop())
+	aci := hostile.ACI(t)
+	for name, c := range map[string]struct {
+		data []byte
+		says string
+	}{
+		"docker.tar":    {hostile.New(t).DockerSave(), "docker save"},
+		"docker.tar.gz": {hostile.Pack(t, image.Gzip, hostile.DockerSave(t, "one:1").Pack(t)), "uncompressed"},
+		"two.tar":       {hostile.DockerSave(t, "one:1", "two:2").Pack(t), "with 2 images"},
+		"oci.tar":       {hostile.New(t).Layout(), "OCI image layout"},
+		"oci.tar.zst":   {hostile.Pack(t, image.Zstd, hostile.New(t).Layout()), "OCI image layout"},
+		"app.aci":       {acibuild.Tar(t, aci[0], aci[1:]...), "App Container Image"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n.t, b.t = t, t
+			if err := os.WriteFile(n.Path(name), c.data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b.drop("#drop", n.Path(name))
+			b.await(`document.querySelector(%q)?.querySelector("h3").textContent === %q`, upload, name)
+			b.ends("done")
+			b.says(c.says)
+			for _, i := range n.images() {
+				b.await(`document.querySelector("#images article[data-id='%s']")`, i.ID)
+				n.pullsBack(strings.TrimPrefix(n.url, "http://")+"/"+i.Tags[0], i.ID)
+				n.command("image", "rm", i.ID)
+			}
+			b.says("There are no images")
+		})
+		n.t, b.t = t, t
+	}
 }
 
 // TestHostileArchives: whatever is wrong with a file that somebody drops, the

@@ -2,7 +2,9 @@ package web
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,9 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/crane"
+
+	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/host"
 )
 
 const appName = "registry.example.com/team/app:v1"
@@ -102,6 +107,7 @@ func TestFromArchiveToPod(t *testing.T) {
 
 	n.runAndWatch(b)
 	n.pullsBack(pullName, image.ID)
+	n.isFetched(pullName, image.ID)
 
 	// Out, as somebody who clicks; what uses it is told.
 	b.do(chromedp.Click(chromedp.CSS("#nav-images")), chromedp.Click(chromedp.CSS("#images article .remove")), chromedp.WaitVisible(chromedp.CSS("#confirm")))
@@ -211,4 +217,28 @@ func (n *node) pullsBack(name, id string) {
 	if err := crane.Save(pulled, "localhost/pulled:v1", path); err != nil { // which checks all digests
 		n.t.Error(err)
 	}
+}
+
+// isFetched has the image by another node, which has the token in a file.
+func (n *node) isFetched(name, id string) {
+	n.t.Helper()
+	h, err := host.New(n.t, testutil.Binaries(n.t), testutil.NeedCNI(n.t), "")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	other := &node{Host: h, t: n.t}
+	if out, err := other.Command("fetch", "docker://"+name); err == nil {
+		n.t.Errorf("fetched without a token and a rule:\n%s", out)
+	}
+	registry, _, _ := strings.Cut(name, "/")
+	other.accept(registry)
+	auth := fmt.Sprintf(`{"rktKind": "auth", "rktVersion": "v1", "domains": [%q], "type": "basic", "credentials": {"user": "any", "password": %q}}`, registry, n.token)
+	if err := errors.Join(os.Mkdir(other.Path("auth.d"), 0o700), os.WriteFile(other.Path("auth.d", "node.json"), []byte(auth), 0o600)); err != nil {
+		n.t.Fatal(err)
+	}
+	other.command("fetch", "docker://"+name)
+	if all := other.images(); len(all) != 1 || all[0].ID != id {
+		n.t.Errorf("fetched %+v, not %s", all, id)
+	}
+	other.command("image", "verify")
 }
