@@ -240,7 +240,7 @@ func TestRegister(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, a := range append(p.Init, p.Apps...) {
-			if len(a.Env) != 1 || a.Env[0] != fmt.Sprintf("AC_METADATA_URL=http://127.0.0.1:%d/%s", p.Pod.Metadata.Port, p.Pod.Metadata.Token) {
+			if len(a.Env) != 2 || a.Env[0] != "AC_APP_NAME=" || a.Env[1] != fmt.Sprintf("AC_METADATA_URL=http://127.0.0.1:%d/%s", p.Pod.Metadata.Port, p.Pod.Metadata.Token) {
 				t.Errorf("%q", a.Env)
 			}
 		}

@@ -14,8 +14,8 @@ import (
 // has one to itself.
 const Port = 18112
 
-// URLVariable tells apps where the service is (ace.md, "Execution
-// Environment").
+// URLVariable tells apps where the service is, beside AC_APP_NAME, by which
+// they ask (ace.md, "Execution Environment").
 const URLVariable = "AC_METADATA_URL"
 
 // Register makes a plan's pod one that the service answers, and tells its
@@ -37,7 +37,7 @@ func Register(plan *stage0.Plan) error {
 	plan.Pod.Metadata = m
 	for _, apps := range [][]stage0.AppRequest{plan.Init, plan.Apps} {
 		for i := range apps {
-			apps[i].Env = append(apps[i].Env, URLVariable+"="+url(m))
+			apps[i].Env = append(apps[i].Env, "AC_APP_NAME="+apps[i].App.Name, URLVariable+"="+url(m))
 		}
 	}
 	return nil

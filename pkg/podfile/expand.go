@@ -1,36 +1,67 @@
 package podfile
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
-// expand replaces $(NAME) by the value of a variable, as kubelet does: $$ is a
-// dollar, and what names no variable stays as it stands.
-func expand(text string, value func(name string) (string, bool)) string {
+// expander replaces $(NAME) by the value of a variable, as kubelet does: $$ is
+// a dollar, and what names no variable stays as it stands. Variables may hold
+// variables, so that a few lines could stand for gigabytes: all texts together
+// have maxExpanded bytes at most.
+type expander struct {
+	vars map[string]string // of the container
+	used int
+}
+
+// maxExpanded bounds what becomes of the texts of a file, in bytes: the kernel
+// takes no more for one program (execve(2)).
+const maxExpanded = 2 << 20
+
+func (x *expander) expand(text string) (string, error) {
 	var b strings.Builder
-	for {
-		before, after, found := strings.Cut(text, "$")
-		b.WriteString(before)
-		if !found {
-			return b.String()
-		}
-		text = after
-		switch {
-		case strings.HasPrefix(text, "$"):
-			b.WriteByte('$')
-			text = text[1:]
-		case strings.HasPrefix(text, "("):
-			name, rest, closed := strings.Cut(text[1:], ")")
-			if !closed {
-				b.WriteByte('$')
-				continue
-			}
-			v, known := value(name)
-			if !known {
-				v = "$(" + name + ")"
-			}
-			b.WriteString(v)
-			text = rest
-		default:
-			b.WriteByte('$')
+	write := func(part string) {
+		if x.used += len(part); x.used <= maxExpanded {
+			b.WriteString(part)
 		}
 	}
+	for x.used <= maxExpanded {
+		before, after, found := strings.Cut(text, "$")
+		write(before)
+		if !found {
+			break
+		}
+		if strings.HasPrefix(after, "$") {
+			write("$")
+			text = after[1:]
+			continue
+		}
+		name, rest, closed := strings.Cut(strings.TrimPrefix(after, "("), ")")
+		if !closed || !strings.HasPrefix(after, "(") {
+			write("$")
+			text = after
+			continue
+		}
+		value, known := x.vars[name]
+		if !known {
+			value = "$(" + name + ")"
+		}
+		write(value)
+		text = rest
+	}
+	if x.used > maxExpanded {
+		return "", fmt.Errorf("with their variables filled in, the texts of the file are longer than %d bytes", maxExpanded)
+	}
+	return b.String(), nil
+}
+
+func (x *expander) expandAll(texts []string) (all []string, err error) {
+	for _, text := range texts {
+		expanded, err := x.expand(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, expanded)
+	}
+	return all, nil
 }

@@ -21,6 +21,7 @@ type kubeReader struct {
 	pod   *kubePod
 	file  *File
 	notes []Note
+	texts expander
 	empty []manifest.EmptyVolume
 }
 

@@ -48,25 +48,33 @@ func (r *kubeReader) container(path string, k *kubeContainer) (*runtimeapi.Conta
 	if err != nil {
 		return nil, err
 	}
-	env := map[string]string{}
-	lookup := func(name string) (string, bool) { v, is := env[name]; return v, is }
 	c := &runtimeapi.ContainerConfig{
 		Metadata:   &runtimeapi.ContainerMetadata{Name: k.Name},
 		Image:      &runtimeapi.ImageSpec{Image: k.Image},
 		WorkingDir: k.WorkingDir, Stdin: k.Stdin, StdinOnce: k.StdinOnce, Tty: k.TTY, StopSignal: signal,
 		Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: security, Resources: limits},
 	}
-	for _, e := range k.Env {
-		env[e.Name] = expand(e.Value, lookup)
-		c.Envs = append(c.Envs, &runtimeapi.KeyValue{Key: e.Name, Value: []byte(env[e.Name])})
+	return c, r.words(path, k, c)
+}
+
+// words fills in the variables of all that may have them.
+func (r *kubeReader) words(path string, k *kubeContainer, c *runtimeapi.ContainerConfig) (err error) {
+	r.texts.vars = map[string]string{}
+	for i, e := range k.Env {
+		value, err := r.texts.expand(e.Value)
+		if err != nil {
+			return invalid(at(path+".env", i)+".value", "%v", err)
+		}
+		r.texts.vars[e.Name] = value
+		c.Envs = append(c.Envs, &runtimeapi.KeyValue{Key: e.Name, Value: []byte(value)})
 	}
-	for _, word := range k.Command {
-		c.Command = append(c.Command, expand(word, lookup))
+	if c.Command, err = r.texts.expandAll(k.Command); err != nil {
+		return invalid(path+".command", "%v", err)
 	}
-	for _, word := range k.Args {
-		c.Args = append(c.Args, expand(word, lookup))
+	if c.Args, err = r.texts.expandAll(k.Args); err != nil {
+		return invalid(path+".args", "%v", err)
 	}
-	return c, nil
+	return nil
 }
 
 // pull keeps of two words on one image the one that fetches more.

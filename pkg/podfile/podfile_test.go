@@ -80,12 +80,12 @@ func TestGolden(t *testing.T) {
 }
 
 func TestExpand(t *testing.T) {
-	value := func(name string) (string, bool) { return strings.ToLower(name), name != "NO" }
+	x := expander{vars: map[string]string{"A": "a", "B": "b", "": ""}}
 	for text, want := range map[string]string{
 		"": "", "plain": "plain", "$(A)-$(B)": "a-b", "$$(A)": "$(A)", "$$$(A)": "$a", "$(NO)": "$(NO)", "$(A": "$(A", "$A $": "$A $", "$": "$", "$$": "$", "$()": "",
 	} {
-		if got := expand(text, value); got != want {
-			t.Errorf("%q: got %q, want %q", text, got, want)
+		if got, err := x.expand(text); err != nil || got != want {
+			t.Errorf("%q: got %q, want %q, %v", text, got, want, err)
 		}
 	}
 }

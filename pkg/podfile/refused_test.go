@@ -72,6 +72,8 @@ func TestRefused(t *testing.T) {
 		"unknown resource":   {kube("", `"resources":{"limits":{"example.com/gpu":1}}`), errs.Unsupported, "gpu"},
 		"unknown handler":    {kube(`"hostUsers":true`, `"tty":1`), errs.Invalid, "tty"},
 		"limit of gpus":      {kube("", `"resources":{"requests":{"example.com/gpu":1}}`), errs.Unsupported, "requests"},
+		"laughs":             {kube("", `"env":[{"name":"A","value":"`+strings.Repeat("x", 1000)+`"},{"name":"B","value":"`+strings.Repeat("$(A)", 1000)+`"},{"name":"C","value":"`+strings.Repeat("$(B)", 1000)+`"}]`), errs.Invalid, "spec.containers[0].env[2].value"},
+		"more laughs":        {kube("", `"env":[{"name":"A","value":"`+strings.Repeat("x", 100000)+`"}],"args":["`+strings.Repeat(`$(A)","`, 1000)+`"]`), errs.Invalid, "spec.containers[0].args"},
 		"page size":          {kube("", `"resources":{"limits":{"hugepages-much":1}}`), errs.Invalid, "hugepages-much"},
 		"claims":             {kube("", `"resources":{"claims":[{"name":"x"}]}`), errs.Unsupported, "claims"},
 		"protocol":           {kube("", `"ports":[{"hostPort":1,"containerPort":1,"protocol":"HTTP"}]`), errs.Invalid, "spec.containers[0].ports[0].protocol"},
