@@ -99,7 +99,13 @@ func (a App) Asked() (asked appc.Labels) {
 // version.
 func (a App) Ref() (image.Ref, error) {
 	ref, err := image.ParseTag(a.Name + ":" + strings.ReplaceAll(a.Version(), "+", "_")) // as appc.Import does
-	return ref, errs.Wrap("read name", image.Printable(a.String()), err)
+	if err == nil && ref.Repository() != a.Name {
+		err = fmt.Errorf("%w: it would be called %s here; a host and a path are needed, as example.com/app has them", image.BadReference, ref.Repository())
+	}
+	if err != nil {
+		return image.Ref{}, errs.New("read name", errs.Invalid, image.Printable(a.String()), err)
+	}
+	return ref, nil
 }
 
 // String gives "example.com/app:v1".

@@ -86,6 +86,18 @@ func TestParseApp(t *testing.T) {
 	}
 }
 
+func TestAppsAreCalledAsInTheStore(t *testing.T) {
+	for name, want := range map[string]string{
+		"example.com/app": "example.com/app:latest", "example.com/team/app:1.0.0+build": "example.com/team/app:1.0.0_build",
+		"etcd": "", "library/busybox": "", "example.com": "", "example.com/a~b": "", "example.com/app:v 1": "",
+	} {
+		ref, err := mustApp(t, name).Ref()
+		if ref.String() != want || (err == nil) == (want == "") {
+			t.Errorf("%s: %s, %v", name, ref, err)
+		}
+	}
+}
+
 func TestImages(t *testing.T) {
 	const page = "https://example.com/team/app?ac-discovery=1"
 	const parentPage, rootPage = "https://example.com/team?ac-discovery=1", "https://example.com/?ac-discovery=1"

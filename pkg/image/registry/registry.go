@@ -58,6 +58,7 @@ type timing struct {
 	floor     int64         // bytes per second that a body must bring
 	window    time.Duration // over which that is measured
 	helper    time.Duration // for a credential helper
+	page      time.Duration // for a page of a web server, attempts and all
 
 	attempts     int           // per request at the last endpoint; an earlier one has two
 	resumes      int           // in a row of one blob that bring less than floor
@@ -77,6 +78,7 @@ func defaultTiming() timing {
 		floor:     1 << 10,
 		window:    30 * time.Second,
 		helper:    15 * time.Second,
+		page:      2 * time.Minute,
 
 		attempts:     5,
 		resumes:      6,

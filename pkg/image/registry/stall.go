@@ -55,10 +55,9 @@ func (r *stallReader) Read(p []byte) (int, error) {
 		}
 		r.pace = pace{}
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		if cause := context.Cause(r.ctx); cause != nil {
-			err = cause
-		}
+	// A server that sees us leave may still end its answer in good order.
+	if cause := context.Cause(r.ctx); err != nil && cause != nil {
+		err = cause
 	}
 	return n, err
 }

@@ -27,6 +27,9 @@ func (c *Client) Page(ctx context.Context, address, toldBy string) (data []byte,
 	if err != nil {
 		return nil, "", err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.timing.page, errs.New(opWeb, errs.Unavailable, e.name,
+		fmt.Errorf("it takes longer than %s for a page", c.timing.page)))
+	defer cancel()
 	got, err := e.fetch(ctx, request{path: path}, c.timing.attempts)
 	if err != nil {
 		return nil, "", errs.Wrap("fetch", address, err)

@@ -230,7 +230,11 @@ func TestFilesAreBounded(t *testing.T) {
 		}
 		return true
 	})
-	c.timing.window = 200 * time.Millisecond
+	c.timing.page, c.timing.window = 100*time.Millisecond, 200*time.Millisecond
+	if _, _, err := c.Page(t.Context(), f.URL+"/drip", ""); errs.KindOf(err) != errs.Unavailable || !strings.Contains(err.Error(), "longer than 100ms") {
+		t.Errorf("a page that comes slowly: %v", err)
+	}
+	c.timing.page = time.Minute
 	for path, fault := range map[string]error{"/announced": image.TooLarge, "/endless": image.TooLarge, "/short": errs.Unavailable, "/drip": errs.Unavailable} {
 		if _, _, err := openAll(t.Context(), c, f.URL+path, 10_000); !errors.Is(err, fault) {
 			t.Errorf("%s: %v", path, err)
