@@ -64,17 +64,29 @@ func (e *Engine) gcExpired(id string, p Periods) error {
 	if h == nil {
 		return err
 	}
-	l, err := e.pods.Load(id)
-	if err == nil {
-		_, err = readPlan(h.Dir(), l.Pod)
-	}
-	if err == nil && time.Since(time.Unix(0, l.Pod.CreatedAt)) < p.ExpirePrepared {
-		return h.Close()
+	fresh, err := e.runnable(h, p.ExpirePrepared)
+	if err != nil || fresh {
+		return errors.Join(errs.Wrap("drop prepared pod", id, err), h.Close())
 	}
 	if p.MarkOnly {
 		return errors.Join(h.Mark(0), h.Close())
 	}
 	return e.dropPrepared(h)
+}
+
+// runnable says whether a prepared pod can be run, and is younger than that.
+func (e *Engine) runnable(h *pod.Handle, age time.Duration) (bool, error) {
+	l, err := e.pods.Load(h.ID())
+	if err == nil {
+		_, err = readPlan(h.Dir(), l.Pod)
+	}
+	switch {
+	case errors.Is(err, errs.Corrupt), errors.Is(err, errs.NotFound), errors.Is(err, errs.Invalid):
+		return false, nil // its records are damaged, or what they ask for can't be
+	case err != nil:
+		return false, err
+	}
+	return time.Since(time.Unix(0, l.Pod.CreatedAt)) < age, nil
 }
 
 // lockIn locks a pod of that phase; nil when somebody has it, or it is gone

@@ -157,3 +157,30 @@ func TestVolumesInUserNamespaces(t *testing.T) {
 	s.mustPerson(errand{Verb: "rm", Pod: r.Pod})
 	s.awaitPersonal(t, r.Pod, "")
 }
+
+// A prepared pod whose files are damaged can't be run; fsck names it, and gc
+// takes it.
+func TestDamageOfPreparedPods(t *testing.T) {
+	s := startServer(t)
+	healthy := s.mustPerson(errand{Verb: "prepare", Plan: personalPlan("exit 3")})
+	for _, file := range []string{"pod.json", "stage1.json", "plan.json"} {
+		for name, damage := range damages() {
+			r := s.mustPerson(errand{Verb: "prepare", Plan: personalPlan("true")})
+			if err := damage(s.path("lib", "pods", "prepared", r.Pod, file)); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := s.cli("fsck"); err == nil || !strings.Contains(out+err.Error(), r.Pod) {
+				t.Errorf("%s %s: fsck says %v: %s", file, name, err, out)
+			}
+			if _, err := s.person(errand{Verb: "run-prepared", Pod: r.Pod}); err == nil {
+				t.Errorf("%s %s: it can be run", file, name)
+			}
+			s.mustCLI("gc")
+			wantEqual(t, file+" "+name+": state", s.personalState(r.Pod), pods.State(""))
+			s.fsck()
+		}
+	}
+	r := s.mustPerson(errand{Verb: "run-prepared", Pod: healthy.Pod, Wait: true})
+	wantEqual(t, "exit code", r.Statuses[0].ExitCode, 3)
+	s.mustPerson(errand{Verb: "rm", Pod: r.Pod})
+}

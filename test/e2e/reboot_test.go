@@ -82,20 +82,24 @@ func TestReboot(t *testing.T) {
 	s.fsck()
 }
 
-// TestDamage corrupts each file of a pod while no server runs.
-func TestDamage(t *testing.T) {
-	damages := map[string]func(path string) error{
+// damages are what can become of a file.
+func damages() map[string]func(path string) error {
+	return map[string]func(path string) error{
 		"missing":   os.Remove,
 		"empty":     func(path string) error { return os.Truncate(path, 0) },
-		"torn":      func(path string) error { return tear(path) },
+		"torn":      tear,
 		"garbage":   func(path string) error { return os.WriteFile(path, []byte("\x00\xff{]"), 0o600) },
-		"directory": func(path string) error { return replaceByDirectory(path) },
+		"directory": replaceByDirectory,
 		"huge":      func(path string) error { return os.Truncate(path, 1<<30) },
 	}
+}
+
+// TestDamage corrupts each file of a pod while no server runs.
+func TestDamage(t *testing.T) {
 	s := startServer(t)
 	healthy := s.runPod(t).start(t, "sleep 1000")
 	for _, file := range []string{"pod.json", "stage1.json", "network.json", "apps/*/app.json", "apps/*/status.json", "apps/*/spec/config.json"} {
-		for name, damage := range damages {
+		for name, damage := range damages() {
 			t.Run(strings.ReplaceAll(file, "/", "-")+" "+name, func(t *testing.T) { s.testDamage(t, file, damage) })
 		}
 	}
