@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/klog/v2"
+
 	"github.com/stagelet/stagelet/internal/errs"
 )
 
@@ -58,6 +60,9 @@ func (s *server) needToken(h http.Handler) http.Handler {
 			w.Header().Set("Retry-After", "60")
 			refuse(w, r, http.StatusTooManyRequests, errs.Denied, "too many wrong tokens")
 			return
+		}
+		if given != "" {
+			klog.InfoS("Wrong token for the web page", "client", r.RemoteAddr)
 		}
 		scheme := "Bearer"
 		if under(r.URL.Path, "/v2") {

@@ -36,9 +36,13 @@ type node struct {
 // example.com/free.
 func newNode(t *testing.T) *node {
 	t.Helper()
-	testutil.NeedRoot(t)
 	testutil.CheckLeaks(t)
-	dir := t.TempDir()
+	return newNodeIn(t, t.TempDir())
+}
+
+func newNodeIn(t *testing.T, dir string) *node {
+	t.Helper()
+	testutil.NeedRoot(t)
 	n := &node{T: t, dir: dir, engine: &fakeEngine{}}
 	n.rule("example.com/free", "insecure: true\n")
 	policy, err := trust.LoadPolicy(trust.Options{Dirs: []string{filepath.Join(dir, "trust")}})

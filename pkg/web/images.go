@@ -5,14 +5,16 @@ import (
 	"net/http"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
 // imageView is an image as the API shows it.
 type imageView struct {
-	ID          image.Digest    `json:"id"`            // of the configuration
-	ACI         image.Digest    `json:"aci,omitempty"` // id of the ACI that it was made from
+	ID          image.Digest    `json:"id"`               // of the configuration
+	AppCID      string          `json:"appcID,omitempty"` // "sha512-…", of what was made from an ACI
 	Tags        []string        `json:"tags"`
 	RepoDigests []string        `json:"repoDigests"`
 	Manifest    image.Digest    `json:"manifest"`
@@ -44,7 +46,7 @@ func viewImage(r *image.Record, users []userView) imageView {
 		Insecure: some(r.Insecure), Verdict: r.Verdict, Earlier: some(r.Earlier), UsedBy: some(users),
 	}
 	if r.AppC != nil {
-		v.ACI = r.AppC.ID
+		v.AppCID = image.FileName(r.AppC.ID)
 	}
 	return v
 }
@@ -103,6 +105,7 @@ func (s *server) removeImage(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, err)
 		return
 	}
+	klog.InfoS("Image removed by web", "image", id, "client", r.RemoteAddr)
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -116,5 +119,6 @@ func (s *server) untagImage(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, err)
 		return
 	}
+	klog.InfoS("Image untagged by web", "name", name, "client", r.RemoteAddr)
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -132,6 +132,7 @@ type teller struct {
 func (t *teller) Admit(ctx context.Context, candidates ...*image.Candidate) ([]*image.Record, error) {
 	var intakes []store.Intake
 	t.tell(chapter{Step: stepArchive, Text: t.form(candidates)})
+	t.names = nil
 	for _, c := range candidates {
 		t.names = append(t.names, c.Names...)
 		of := ""
@@ -151,6 +152,12 @@ func (t *teller) Admit(ctx context.Context, candidates ...*image.Candidate) ([]*
 		})
 	}
 	return t.AdmitTold(ctx, intakes...)
+}
+
+// Vet is asked about an ACI, and about each that it depends on, before Admit.
+func (t *teller) Vet(ctx context.Context, c *image.Candidate) error {
+	t.names = c.Names
+	return t.Store.Vet(ctx, c)
 }
 
 // form says what sort of file brought the candidates.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"k8s.io/klog/v2"
+
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/spool"
@@ -53,8 +55,10 @@ func (s *server) upload(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		_, _ = io.CopyN(io.Discard, in, lingerBytes)
 		t.refused(err)
+		klog.InfoS("Upload refused", "images", familiar(t.names), "client", r.RemoteAddr, "err", err)
 		return
 	}
+	klog.InfoS("Image uploaded", "images", familiar(t.names), "client", r.RemoteAddr)
 	t.end(records)
 }
 

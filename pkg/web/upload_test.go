@@ -4,21 +4,28 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/testutil/acibuild"
+	"github.com/stagelet/stagelet/internal/testutil/busybox"
 	"github.com/stagelet/stagelet/internal/testutil/hostile"
 	"github.com/stagelet/stagelet/internal/testutil/signed"
 	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/image/appc"
 )
 
 func last(story []chapter) chapter { return story[len(story)-1] }
@@ -77,6 +84,53 @@ func TestUpload(t *testing.T) {
 			if v := images[0].Verdict; v.Kind != image.VerdictInsecure || v.Reference != name || !strings.Contains(v.Rule, "rule.yaml") {
 				t.Errorf("verdict %+v", v)
 			}
+		})
+	}
+}
+
+// An ACI goes the same way.
+func TestUploadACI(t *testing.T) {
+	n := newNode(t)
+	aci := func(name string, dependencies ...appc.Dependency) []byte {
+		return acibuild.New(t, appc.ImageManifest{Name: name, Labels: acibuild.Label("version", "1"), Dependencies: dependencies}, busybox.Regular("file", 0o644, []byte("x")))
+	}
+	if _, story := n.upload("", bytes.NewReader(aci("example.com/team/app"))); last(story).Needs != needTrust || len(last(story).Next) == 0 {
+		t.Errorf("without a rule: %+v", last(story))
+	}
+	n.nothingLeft()
+	_, story := n.upload("", bytes.NewReader(aci("example.com/free/app", appc.Dependency{ImageName: "example.com/free/base"})))
+	if end := last(story); end.Step != stepRefused || !strings.Contains(end.Text, "example.com/free/base") {
+		t.Errorf("without what it depends on: %+v", end)
+	}
+	n.nothingLeft()
+	data := aci("example.com/free/app")
+	_, story = n.upload("", bytes.NewReader(data))
+	if end := last(story); end.Step != stepDone || !strings.Contains(story[0].Text, "ACI") || len(end.Images) != 1 || end.Images[0].AppCID != acibuild.ID(data) {
+		t.Errorf("%+v", end)
+	}
+}
+
+// A disk that gets full while an upload comes in, or is unpacked, has nothing of
+// it afterwards.
+func TestUploadToAFullDisk(t *testing.T) {
+	archive := dockerSave(t, "example.com/free/app:v1")
+	for _, size := range []int{len(archive) / 2, len(archive) * 3 / 2} {
+		disk := t.TempDir()
+		if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%d", size+1<<20)); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := syscall.Unmount(disk, 0); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			n := newNodeIn(t, disk)
+			_, story := n.upload("", struct{ io.Reader }{bytes.NewReader(archive)}) // of a length that nobody says
+			if end := last(story); end.Step != stepRefused || end.Needs != needRoom {
+				t.Errorf("%+v", end)
+			}
+			n.nothingLeft()
 		})
 	}
 }
@@ -164,7 +218,7 @@ func TestUploadWithoutName(t *testing.T) {
 func TestHostileUploads(t *testing.T) {
 	n := newNode(t)
 	n.rule("docker.io", "insecure: true\n")
-	for _, a := range hostile.Archives() {
+	for _, a := range slices.Concat(hostile.Archives(), hostile.ACIs()) {
 		query := ""
 		if a.Named != "" {
 			query = "?name=" + url.QueryEscape(a.Named)

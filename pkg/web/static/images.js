@@ -82,7 +82,7 @@ function definitions(image) {
   const v = image.verdict;
   const rows = image.tags.map((tag) => ["Pull it as", copyable(pullName(tag))]);
   rows.push(["Image id", code(image.id)], ["Manifest", code(image.manifest)]);
-  if (image.aci) rows.push(["ACI", code(image.aci)]);
+  if (image.appcID) rows.push(["ACI", code(image.appcID)]);
   if (image.createdAt) rows.push(["Built", moment(image.createdAt)]);
   rows.push(["Accepted because", v.rule], ["Accepted at", moment(v.time)]);
   if (v.reference) rows.push(["Accepted as", code(v.reference)]);
