@@ -41,13 +41,13 @@ func Recognise(f *os.File) (bool, error) {
 		return false, errs.Wrap(op, "file", err)
 	}
 	r := tar.NewReader(io.NewSectionReader(f, 0, fi.Size()))
-	for range 2 { // the root may come first
+	for range 3 { // what is said of all, and the root, may come first
 		h, _ := r.Next()
 		if h == nil { // whoever reads it next tells what is wrong with it
 			return false, nil
 		}
 		top, _, _ := strings.Cut(path.Clean(h.Name), "/")
-		if top != "." {
+		if top != "." && h.Typeflag != tar.TypeXGlobalHeader {
 			return top == manifestName || top == rootfsName, nil
 		}
 	}

@@ -1,17 +1,22 @@
 package appc_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"testing"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/acibuild"
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
+	"github.com/stagelet/stagelet/internal/testutil/hostile"
 	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
@@ -83,4 +88,67 @@ func TestImport(t *testing.T) {
 		t.Errorf("it holds %q, want %q", got, want)
 	}
 	verify(t, s, first)
+}
+
+// Who imports the same at the same time has the same.
+func TestConcurrentImports(t *testing.T) {
+	testutil.CheckLeaks(t)
+	s := newStore(t)
+	data := acibuild.New(t, cutTo(depending("app", "base"), "/x", "/y"), file("x", "app"))
+	from := shelf{"base": acibuild.New(t, named("base", ""), file("y", "base"))}
+	ids := make([]image.Digest, 6)
+	var all errgroup.Group
+	for i := range ids {
+		all.Go(func() error {
+			r, err := importACI(s, data, appc.Options{Resolve: from.resolve})
+			if err == nil {
+				ids[i] = r.ID
+			}
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if len(slices.Compact(ids)) != 1 {
+		t.Errorf("they got %v", ids)
+	}
+	if err := s.GC(t.Context()); err != nil { // records that others replaced
+		t.Error(err)
+	}
+	imagestore.ExpectClean(t, s)
+}
+
+func TestRecognise(t *testing.T) {
+	global := busybox.File{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "x"}}}
+	manifest := acibuild.Manifest(t, named("a", ""))
+	elsewhere := manifest
+	elsewhere.Header.Name = "./manifest"
+	for name, c := range map[string]struct {
+		data []byte
+		want bool
+	}{
+		"manifest first": {acibuild.Tar(t, manifest), true},
+		"rootfs first":   {acibuild.Tar(t, busybox.Directory("rootfs", 0o755), manifest), true},
+		"a file first":   {acibuild.Tar(t, file("rootfs/etc/x", ""), manifest), true},
+		"the root first": {acibuild.Tar(t, global, busybox.Directory(".", 0o755), elsewhere), true},
+		"docker save":    {hostile.DockerSave(t, "one").Pack(t), false},
+		"OCI layout":     {acibuild.Tar(t, file("oci-layout", "{}")), false},
+		"a layer":        {acibuild.Tar(t, dir("bin"), manifest), false},
+		"no tar":         {bytes.Repeat([]byte("manifest"), 1000), false},
+		"nothing":        {nil, false},
+	} {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, c.data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := appc.Recognise(f); got != c.want || err != nil {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+		f.Close()
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -299,4 +301,28 @@ func remote(data []byte) appc.Resolver {
 	return func(context.Context, appc.Dependency) (*appc.Fetched, error) {
 		return &appc.Fetched{Body: io.NopCloser(bytes.NewReader(data))}, nil
 	}
+}
+
+// What is damaged in the store is not made part of another image.
+func TestDamagedDependency(t *testing.T) {
+	testutil.CheckLeaks(t)
+	s := newStore(t)
+	base := mustImport(t, s, acibuild.New(t, named("base", ""), file("x", "as it was"), file("y", "y")), appc.Options{})
+	paths, err := s.LayerPaths(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(paths[0].Path, "x"), []byte("no longer"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range [][]string{nil, {"/x"}, {"/y"}} {
+		m := cutTo(depending("app", "base"), list...)
+		if _, err := importACI(s, acibuild.New(t, m), appc.Options{}); !errors.Is(err, errs.Corrupt) {
+			t.Errorf("with list %q: %v", list, err)
+		}
+	}
+	if all, err := s.List(); err != nil || len(all) != 1 {
+		t.Errorf("images %v, %v", all, err)
+	}
+	imagestore.ExpectClean(t, s)
 }

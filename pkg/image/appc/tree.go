@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 
+	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
@@ -44,7 +45,8 @@ func (p *piped) Close() error {
 	return err
 }
 
-// each calls visit for each entry of the tree, with its clean name.
+// each calls visit for each entry of the tree, with its clean name. Whether the
+// tar is what it has to be, shows at its end.
 func (t tree) each(ctx context.Context, visit func(name string, h *tar.Header, content io.Reader) error) error {
 	in := t.open(ctx)
 	defer in.Close()
@@ -52,7 +54,8 @@ func (t tree) each(ctx context.Context, visit func(name string, h *tar.Header, c
 	for {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			_, err := io.Copy(io.Discard, in)
+			return errs.Wrap(op, "layer "+string(t.diffID), err)
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
 			return tarError("layer "+string(t.diffID), err)
