@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"flag"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,6 +65,31 @@ func TestHelp(t *testing.T) {
 			if len([]rune(strings.TrimRight(line, "\n"))) > helpWidth {
 				t.Errorf("%s: a line of help is longer than %d characters: %q", c.CommandPath(), helpWidth, line)
 			}
+		}
+	})
+}
+
+// TestEveryCommandHasAScript: it is typed in some script of test/cli.
+func TestEveryCommandHasAScript(t *testing.T) {
+	scripts, err := filepath.Glob("../../test/cli/testdata/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatal(scripts, err)
+	}
+	var all strings.Builder
+	for _, script := range scripts {
+		data, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(data)
+	}
+	each(root(), func(c *cobra.Command) {
+		typed := slices.ContainsFunc(append(c.Aliases, c.Name()), func(name string) bool {
+			words := append(strings.Fields(c.CommandPath())[:strings.Count(c.CommandPath(), " ")], name)
+			return strings.Contains(all.String(), strings.Join(words, " "))
+		})
+		if c.Runnable() && !typed {
+			t.Errorf("no script has %s", c.CommandPath())
 		}
 	})
 }
