@@ -35,7 +35,7 @@ func TestEnterIsConfined(t *testing.T) {
 		"privileges":   {[]string{"--no-new-privileges", "--user=7"}, `NoNewPrivs:\s+1\n`},
 		"no filter":    {[]string{"--seccomp=unconfined"}, `Seccomp:\s+0\n`},
 		"own filter":   {[]string{"--seccomp=mode=remove,errno=EPERM,chroot"}, `chroot: [^0]`},
-		"users":        {[]string{"--private-users"}, `\n +0 +1\d{9} +65536\n`},
+		"users":        {[]string{"--private-users"}, `\n +0 +[12]\d{9} +65536\n`},
 		"resources":    {[]string{"--memory=64Mi", "--cpu=500m"}, `open: 0 1 2 3\n`},
 	} {
 		t.Run(name, func(t *testing.T) {
