@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -45,7 +46,9 @@ func (l *whitelist) lead(name string) {
 	}
 }
 
-func parentOf(name string) string { return path.Dir("/" + name)[1:] }
+// parentOf gives the directory that a clean name is in; "" is the root, and in
+// itself.
+func parentOf(name string) string { return name[:max(0, strings.LastIndexByte(name, '/'))] }
 
 // apply gives what the list leaves of trees, lowest first. One that nothing is
 // left of is dropped.
