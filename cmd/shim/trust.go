@@ -26,8 +26,11 @@ As rkt's users type it, "stagelet trust --prefix PREFIX [KEY]" is the same as
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if !c.Flags().Changed("prefix") && !c.Flags().Changed("all") {
-				if len(args) > 0 {
-					return errs.New("trust", errs.Invalid, args[0], errors.New("it is none of the commands add, list, rm and root"))
+				switch {
+				case len(args) > 0:
+					return errs.New("trust", errs.Invalid, args[0], errors.New("it is none of the commands add, list, rm and update-root"))
+				case c.Flags().Changed("root"): // as rkt had it, with a key
+					return new(place).check()
 				}
 				return c.Help()
 			}
