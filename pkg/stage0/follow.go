@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/stagelet/stagelet/pkg/nri"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage1/wire"
@@ -155,7 +154,7 @@ func (e *Engine) learn(podID, app string) error {
 	if err != nil {
 		return err
 	}
-	now := e.index.Update(podID, func(old *pod.Snapshot) *pod.Snapshot {
+	e.index.Update(podID, func(old *pod.Snapshot) *pod.Snapshot {
 		if _, known := old.App(app); known {
 			return nil
 		}
@@ -164,9 +163,6 @@ func (e *Engine) learn(podID, app string) error {
 		pod.SortApps(s.Apps)
 		return &s
 	})
-	if now != nil {
-		e.Plugins.Know(pluginPod(now), []nri.App{e.pluginApp(podID, a)})
-	}
 	return nil
 }
 

@@ -23,8 +23,12 @@ func (e *Engine) pluginApp(podID string, a pod.App) nri.App {
 	return nri.App{App: a.App, Status: a.Status, SpecFile: e.pods.Dir(pod.PhaseRun, podID).App(a.ID).Spec()}
 }
 
-// knowPod lets plugins know of a pod that was there before them.
+// knowPod lets plugins know of a pod that was there before them. Those of
+// people are none of theirs: they were made by processes that have no plugins.
 func (e *Engine) knowPod(s *pod.Snapshot) {
+	if s.Pod.Creator != manifest.CreatorCRI {
+		return
+	}
 	p := pluginPod(s)
 	p.Stopped = s.State == pod.Exited
 	apps := make([]nri.App, len(s.Apps))

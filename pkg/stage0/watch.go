@@ -64,13 +64,7 @@ func (e *Engine) takeUpForeign(ctx context.Context, id string) error {
 	if err != nil || l.Pod.Creator != manifest.CreatorCLI {
 		return nil //nolint:nilerr // it is gone, or damaged: gc's
 	}
-	if err := e.recoverPod(ctx, id); err != nil {
-		return err
-	}
-	if s, err := e.Pod(id); err == nil {
-		e.knowPod(s)
-	}
-	return nil
+	return e.recoverPod(ctx, id)
 }
 
 // rescan looks at all pods that run, or that we take for running.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,6 +128,24 @@ func TestPeopleWaitForWhatNeverComes(t *testing.T) {
 	for _, what := range []string{"", "ffff"} {
 		if _, err := e.WaitApp(s.ctx, what); !errors.Is(err, errs.NotFound) {
 			t.Error(fmt.Sprintf("wait for %q:", what), err)
+		}
+	}
+}
+
+// Plugins hear nothing of pods that they were not asked about.
+func TestPluginsAndPeople(t *testing.T) {
+	s := startServer(t)
+	early := s.joinPlugin(t, "10", &plugin{})
+	r := s.mustPerson(errand{Verb: "launch", Plan: personalPlan("exec sleep 1000", "true")})
+	s.kill() // a server that starts finds the pod, and one that runs has taken it up
+	s.start()
+	late := s.joinPlugin(t, "20", &plugin{})
+	s.mustPerson(errand{Verb: "stop", Pod: r.Pod})
+	s.mustPerson(errand{Verb: "rm", Pod: r.Pod})
+	s.runPod(t).start(t, "true").awaitExit(t)
+	for _, p := range []*plugin{early, late} {
+		for _, id := range append(r.Apps, r.Pod) {
+			wantEqual(t, "what a plugin was told of "+id, strings.Join(p.about(id), " "), "")
 		}
 	}
 }
