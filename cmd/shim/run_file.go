@@ -66,7 +66,10 @@ func (q *request) users(n *node, f *podfile.File) error {
 	if q.flags.PrivateUsers != "" {
 		users = q.flags.Users
 	}
-	f.Plan.Pod.Namespaces.User, err = users(taken)
+	picked, err := users(taken)
+	if err == nil {
+		f.UseUsers(picked)
+	}
 	return err
 }
 

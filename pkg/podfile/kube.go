@@ -37,6 +37,9 @@ func readKube(data []byte, o Options) (*File, error) {
 	if r.notes, err = audit("", *r.pod); err != nil {
 		return nil, err
 	}
+	if err := r.users(); err != nil {
+		return nil, err
+	}
 	if err := r.volumes(); err != nil {
 		return nil, err
 	}
@@ -82,6 +85,29 @@ func checkKind(data []byte) error {
 		return nil
 	}
 	return invalid("kind", "it is a %.80s of %.80s: only a Pod of v1 can be run (of a controller, take what its template has)", k.Kind, k.APIVersion)
+}
+
+// users refuses what a pod with a user namespace can't have, as its ids are
+// picked later.
+func (r *kubeReader) users() error {
+	spec := &r.pod.Spec
+	if spec.HostUsers == nil || *spec.HostUsers {
+		return nil
+	}
+	r.file.PrivateUsers = true
+	if spec.HostNetwork || spec.HostPID || spec.HostIPC {
+		return invalid("spec.hostUsers", "a pod with users of its own can't be in the host's network, PID or IPC namespace")
+	}
+	for _, all := range [][]kubeContainer{spec.InitContainers, spec.Containers} {
+		for _, c := range all {
+			for _, m := range c.VolumeMounts {
+				if m.MountPropagation == "Bidirectional" {
+					return invalid("spec.hostUsers", "no mount leaves a user namespace: %.80q is Bidirectional", m.Name)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (r *kubeReader) note(path, format string, args ...any) {
@@ -191,7 +217,6 @@ func (r *kubeReader) finish(plan *stage0.Plan) error {
 	if grace := spec.TerminationGracePeriodSeconds; grace != nil {
 		plan.Pod.StopGrace = max(1, *grace)
 	}
-	r.file.PrivateUsers = spec.HostUsers != nil && !*spec.HostUsers
 	if policy := cmp.Or(spec.RestartPolicy, "Always"); policy != "Never" {
 		r.note("spec.restartPolicy", "it is %.80s: nothing is started again", policy)
 	}

@@ -28,8 +28,27 @@ type File struct {
 	// Pull says when an image is fetched, by its name in the plan, where the
 	// file says so.
 	Pull map[string]Pull
-	// PrivateUsers asks for a user namespace, of ids that the caller picks.
+	// PrivateUsers asks for a user namespace, of ids that the caller picks
+	// (UseUsers).
 	PrivateUsers bool
+}
+
+// UseUsers gives the pod a user namespace. Where the file asks for one, what is
+// mounted belongs to the users of that namespace, as with kubelet: root's files
+// are its root's.
+func (f *File) UseUsers(users *manifest.UserNamespace) {
+	f.Plan.Pod.Namespaces.User = users
+	if !f.PrivateUsers {
+		return
+	}
+	for _, apps := range [][]stage0.AppRequest{f.Plan.Init, f.Plan.Apps} {
+		for i := range apps {
+			for j := range apps[i].App.Mounts {
+				m := &apps[i].App.Mounts[j]
+				m.UIDs, m.GIDs = users.UIDs, users.GIDs
+			}
+		}
+	}
 }
 
 // Pull says when an image is fetched.
