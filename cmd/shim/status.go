@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
@@ -126,6 +127,6 @@ func podDetails(w io.Writer, p podStatus) {
 		line("app", fmt.Sprintf("%s %s, %s, %s", a.ID[:shortID], a.Name, a.Image, appState(a.Status)))
 		line("  started", strings.Trim(instant(a.Status.StartedAt), "-"))
 		line("  finished", strings.Trim(instant(a.Status.FinishedAt), "-"))
-		line("  message", a.Status.Message)
+		line("  message", image.Printable(a.Status.Message))
 	}
 }
