@@ -234,6 +234,19 @@ func TestUserNamespaceOnTheHostsNetwork(t *testing.T) {
 	})), "none")
 }
 
+// What an older version made for root alone is no wall to a newer one's pods.
+func TestUserNamespaceInClosedDirectories(t *testing.T) {
+	s := startUsersServer(t)
+	s.kill()
+	for _, dir := range []string{"run", "run/pods", "lib", "lib/pods", "lib/pods/prepare", "lib/pods/run"} {
+		if err := os.Chmod(s.path(dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.start()
+	wantEqual(t, "output", s.runPod(t, usersPod).output(t, "echo passed"), "passed")
+}
+
 func TestUserNamespaceWithSharedPID(t *testing.T) {
 	s := startUsersServer(t)
 	shared := &cri.NamespaceOption{Pid: cri.NamespaceMode_POD}
