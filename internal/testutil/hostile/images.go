@@ -3,7 +3,9 @@ package hostile
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stagelet/stagelet/pkg/image"
@@ -45,6 +47,10 @@ func layers() []Attack {
 	xattr := func(name string) *tar.Header {
 		return &tar.Header{Name: "file", PAXRecords: map[string]string{"SCHILY.xattr." + name: "y"}}
 	}
+	many := tar.Header{Name: "file", PAXRecords: map[string]string{}}
+	for i := range image.MaxEntryXattrs + 1 {
+		many.PAXRecords[fmt.Sprint("SCHILY.xattr.user.x", i)] = "y"
+	}
 	return []Attack{
 		{Name: "hard link to outside", Layer: entries(link("../../etc/passwd")), Want: image.PathEscape, Says: " link:"},
 		{Name: "hard link to nothing", Layer: entries(link("nothing")), Want: image.BadLink, Says: " link:"},
@@ -52,6 +58,10 @@ func layers() []Attack {
 		{Name: "device as a whiteout", Layer: entries(&tar.Header{Name: "dev", Typeflag: tar.TypeChar}), Want: image.BadWhiteout, Says: " dev:"},
 		{Name: "trusted.overlay", Layer: entries(xattr("trusted.overlay.opaque")), Want: image.BadXattr, Says: " file:"},
 		{Name: "user.overlay", Layer: entries(xattr("user.overlay.redirect")), Want: image.BadXattr, Says: " file:"},
+		{Name: "too many attributes", Layer: entries(&many), Want: image.TooLarge, Says: " file:"},
+		{Name: "a long name", Layer: entries(&tar.Header{Name: strings.Repeat("x", image.MaxName+1)}), Want: image.TooLarge, Says: "xxx"},
+		{Name: "a long path", Layer: entries(&tar.Header{Name: strings.Repeat("x/", image.MaxPath/2+1)}), Want: image.TooLarge, Says: "x/x"},
+		{Name: "sparse file", Layer: func(t testing.TB) []byte { return append(sparseEntry(), Tar(t)...) }, Want: image.TooLarge, Says: "sparse"},
 		{Name: "empty whiteout", Layer: entries(&tar.Header{Name: ".wh."}), Want: image.BadWhiteout, Says: " .wh.:"},
 		{Name: "whiteout of .", Layer: entries(&tar.Header{Name: ".wh.."}), Want: image.BadWhiteout, Says: " .wh..:"},
 		{Name: "unknown whiteout", Layer: entries(&tar.Header{Name: ".wh..wh.plnk"}), Want: image.BadWhiteout, Says: " .wh..wh.plnk:"},
