@@ -29,10 +29,10 @@ func (r room) Spool() (*os.File, error) {
 }
 
 // filter gives what a program makes of data.
-func filter(t *testing.T, data []byte, program string, args ...string) []byte {
+func filter(t testing.TB, data []byte, program string, args ...string) []byte {
 	t.Helper()
 	testutil.NeedProgram(t, program)
-	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd := exec.CommandContext(context.Background(), program, args...)
 	cmd.Stdin = bytes.NewReader(data)
 	out, err := cmd.Output()
 	if err != nil {
@@ -41,7 +41,7 @@ func filter(t *testing.T, data []byte, program string, args ...string) []byte {
 	return out
 }
 
-func gzipped(t *testing.T, data []byte) []byte {
+func gzipped(t testing.TB, data []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -164,4 +164,20 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzTake looks for what a decompressor doesn't survive.
+func FuzzTake(f *testing.F) {
+	for _, packed := range [][]byte{text[:30], gzipped(f, text[:30]), filter(f, text[:30], "xz"), filter(f, text[:30], "bzip2")} {
+		f.Add(packed)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		in, err := spool.Take(t.Context(), room{t}, bytes.NewReader(data), nil)
+		if err == nil {
+			err = in.Close()
+		}
+		if err != nil && errs.KindOf(err) == errs.Internal {
+			t.Errorf("of no kind: %v", err)
+		}
+	})
 }
