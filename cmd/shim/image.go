@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -142,12 +141,19 @@ func imageTable(f form) func(io.Writer, []imageRow) {
 	}
 }
 
+// imageDetails is all that is known of an image.
+type imageDetails struct {
+	imageRow
+	Config any `json:"config"`
+}
+
 func imageInspectCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
+	var output form
+	c := &cobra.Command{
 		Use:   "inspect IMAGE",
-		Short: "Print all that is known of an image, as JSON",
+		Short: "Print all that is known of an image",
 		Long: `Print an image's record and configuration. IMAGE is a name, an id, or a unique
-beginning of one.`,
+beginning of one. As a table it is what image list says of it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return withImages(s, func(images *store.Store) error {
@@ -155,15 +161,17 @@ beginning of one.`,
 				if err != nil {
 					return err
 				}
-				e := json.NewEncoder(c.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(struct {
-					imageRow
-					Config any `json:"config"`
-				}{imageRows([]*image.Record{r})[0], r.Config})
+				d := imageDetails{imageRows([]*image.Record{r})[0], r.Config}
+				return writeValue(c.OutOrStdout(), output, d, func(w io.Writer, d imageDetails) {
+					imageTable(output)(w, []imageRow{d.imageRow})
+				})
 			})
 		},
 	}
+	outputFlag(c, &output)
+	output = formJSON
+	c.Flags().Lookup("output").DefValue = string(formJSON)
+	return c
 }
 
 func imageRemoveCommand(s *settings) *cobra.Command {
