@@ -233,6 +233,8 @@ func (f *foreground) outcome() error {
 		switch {
 		case !found:
 			return ours(errs.New("find outcome of app", errs.NotFound, id, nil))
+		case a.Status.OOMKilled:
+			return appExit{a.Status.ExitCode, errs.New("run app", errs.Exhausted, a.Name, errors.New("it needed more memory than it may have: see --memory"))}
 		case a.Status.ExitCode != 0:
 			return ended(a.Status.ExitCode)
 		}

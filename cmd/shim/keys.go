@@ -47,13 +47,21 @@ func (f *termFlags) once(plan *stage0.Plan) {
 	}
 }
 
+// only checks that there is one app to have what the flags say.
+func (f *termFlags) only(apps int) error {
+	if !f.any() || apps == 1 {
+		return nil
+	}
+	return errs.New("check flags", errs.Invalid, "--interactive, --tty", errors.New("one app alone can have them: run the others in a pod of their own"))
+}
+
 // fit gives the one app of a plan what the flags say.
 func (f *termFlags) fit(plan *stage0.Plan, size terminal.Size) error {
 	if !f.any() {
 		return nil
 	}
-	if len(plan.Apps) != 1 {
-		return errs.New("check flags", errs.Invalid, "--interactive, --tty", errors.New("one app alone can have them: run the others in a pod of their own"))
+	if err := f.only(len(plan.Apps)); err != nil {
+		return err
 	}
 	app := &plan.Apps[0].App
 	app.TTY, app.Stdin = f.tty, f.interactive

@@ -41,6 +41,9 @@ type preparing struct {
 func (p *preparing) run(ctx context.Context, s *settings, line commandLine, to streams) error {
 	p.own = func(err error) error { return err }
 	q, err := p.read(line)
+	if err == nil && p.file == "" {
+		err = p.term.only(len(q.apps))
+	}
 	if err != nil {
 		return err
 	}

@@ -79,6 +79,9 @@ func (r *running) run(ctx context.Context, s *settings, line commandLine, to str
 		r.own = func(err error) error { return err }
 	}
 	q, err := r.read(line)
+	if err == nil && r.file == "" {
+		err = r.term.only(len(q.apps))
+	}
 	if err != nil {
 		return err
 	}

@@ -125,7 +125,24 @@ func (q *request) fromFlags(ctx context.Context, n *node, b *bringer) (plan stag
 			return plan, nil, q.own(err)
 		}
 	}
-	return q.flags.Plan(q.apps, images, host)
+	plan, notes, err = q.flags.Plan(q.apps, images, host)
+	if err != nil {
+		return plan, notes, err
+	}
+	return plan, notes, q.own(sourcesThere(plan))
+}
+
+// sourcesThere finds paths of the host that aren't there: kubelet wants them
+// made, a person has mistyped them.
+func sourcesThere(plan stage0.Plan) error {
+	for _, a := range plan.Apps {
+		for _, m := range a.App.Mounts {
+			if _, err := os.Stat(m.Source); err != nil {
+				return errs.Wrap("find volume", m.Source, err)
+			}
+		}
+	}
+	return nil
 }
 
 // appcManifest gives what an image made of an ACI says of its app; nil for
