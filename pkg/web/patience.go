@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"time"
@@ -21,9 +22,10 @@ func withPatience(h http.Handler, limit time.Duration) http.Handler {
 		out.hurry()
 		defer out.hurry() // what is still buffered goes out after the handler
 		if r.Body != nil && r.Body != http.NoBody {
-			in := &patientBody{ReadCloser: r.Body, c: out.c, limit: limit}
+			in := &patientBody{ReadCloser: r.Body, ctx: r.Context(), c: out.c, limit: limit}
 			r.Body = in
 			defer in.hurry() // and what nobody read of the body
+			defer context.AfterFunc(r.Context(), func() { _ = out.c.SetReadDeadline(time.Now()) })()
 		}
 		h.ServeHTTP(out, r)
 	})
@@ -47,11 +49,13 @@ func (w *patientWriter) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// patientBody gives every read its time. Once the body has ended there is no
+// patientBody gives every read its time, and none once the request is canceled,
+// as it is when the server ends. Once the body has ended there is no
 // deadline: the connection is watched from then on, and its end is the
 // request's.
 type patientBody struct {
 	io.ReadCloser
+	ctx   context.Context //nolint:containedctx // the request's, whose body this is
 	c     *http.ResponseController
 	limit time.Duration
 }
@@ -60,6 +64,9 @@ func (b *patientBody) hurry() { _ = b.c.SetReadDeadline(time.Now().Add(b.limit))
 
 func (b *patientBody) Read(p []byte) (int, error) {
 	b.hurry()
+	if err := b.ctx.Err(); err != nil { // after that, a cancellation ends the read
+		return 0, err
+	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		_ = b.c.SetReadDeadline(time.Time{})

@@ -164,6 +164,32 @@ func TestStalledClients(t *testing.T) {
 	_ = w.Body.Close()
 }
 
+// The end of the server waits for nobody who is still sending.
+func TestEndDuringAnUpload(t *testing.T) {
+	begun, ended := make(chan struct{}), make(chan error, 1)
+	address, end := serving(t, "", withPatience(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, err := r.Body.Read(make([]byte, 1))
+		close(begun)
+		if err == nil {
+			_, err = io.Copy(io.Discard, r.Body)
+		}
+		ended <- err
+	}), patience))
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf"); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	end()
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
