@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -55,8 +56,14 @@ func testIndex(t *testing.T, s *server, e *stage0.Engine, look func() error) {
 			return nil
 		})
 	}
-	r := s.mustPerson(errand{Verb: "launch", Plan: personalPlan("exec sleep 1000", "sleep 0.3; exit 3")})
+	plan := personalPlan("exec sleep 1000", "while ! [ -e /data/go ]; do sleep 0.05; done; exit 3")
+	plan.Pod.Volumes = []manifest.EmptyVolume{{Name: "data"}}
+	plan.Apps[1].Volumes = []stage0.VolumeMount{{Volume: "data", Destination: "/data"}}
+	r := s.mustPerson(errand{Verb: "launch", Plan: plan})
 	await("two apps that run", func() bool { return count(e, r.Pod, manifest.AppRunning) == 2 })
+	if err := os.WriteFile(s.path("lib", "pods", "run", r.Pod, "volumes", "data", "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	await("the end of one", func() bool { return count(e, r.Pod, manifest.AppExited) == 1 })
 	s.mustPerson(errand{Verb: "stop", Pod: r.Pod})
 	await("the pod's end", func() bool { // which gc also marks
