@@ -3,7 +3,7 @@ package manifest
 import (
 	"errors"
 	"fmt"
-	"regexp"
+	"strings"
 
 	"github.com/stagelet/stagelet/internal/errs"
 )
@@ -48,9 +48,13 @@ func CheckVolumes(volumes []EmptyVolume) error {
 	return nil
 }
 
+// maxName bounds a name (RFC 1123, a DNS label).
+const maxName = 63
+
 // IsName reports whether s can name a part of a pod: an AC Name (appc, "AC
-// Name Type") that also is a DNS label (RFC 1123).
+// Name Type") that also is a DNS label (RFC 1123). By hand, as the supervisor
+// doesn't link regular expressions.
 func IsName(s string) bool {
-	ok, err := regexp.MatchString(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`, s)
-	return ok && err == nil
+	outside := func(r rune) bool { return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') }
+	return s != "" && len(s) <= maxName && s == strings.Trim(s, "-") && !strings.ContainsFunc(s, outside)
 }
