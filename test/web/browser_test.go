@@ -211,7 +211,8 @@ func (b *browser) screenshot(name string) {
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
 	take := chromedp.FullScreenshot(100)
-	if open, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.querySelector("dialog[open]") !== null`)); err == nil && open {
+	const dialog = `document.querySelector("dialog[open]") !== null || scrollTo(0, 0) !== undefined`
+	if open, err := chromedp.Run(ctx, chromedp.Evaluate[bool](dialog)); err == nil && open {
 		take = chromedp.CaptureScreenshot()
 	}
 	png, err := chromedp.Run(ctx, take)
