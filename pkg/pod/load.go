@@ -15,6 +15,7 @@ import (
 // Loaded is a pod as its directory tells it.
 type Loaded struct {
 	*Snapshot
+	Phase Phase
 	// Boot is the id of the boot that made the pod.
 	Boot string
 	// SweepAt is when a marked pod may be swept, in ns since the Unix epoch; 0:
@@ -34,6 +35,7 @@ func (s *Store) Load(id string) (*Loaded, error) {
 	}
 	dir := s.Dir(phase, id)
 	l := &Loaded{
+		Phase:    phase,
 		Snapshot: &Snapshot{Pod: &manifest.Pod{}, Stage1: &manifest.Stage1{}, State: state},
 		Damaged:  map[string]error{},
 	}

@@ -108,7 +108,8 @@ func (e *Engine) tellEnd(buried *pod.Snapshot) error {
 	return nil
 }
 
-// waitUnlocked waits until nobody holds the pod's lock, or the pod is gone.
+// waitUnlocked waits until nobody holds the lock of a pod that runs, or the
+// pod has gone from there.
 func (e *Engine) waitUnlocked(ctx context.Context, id string, limit time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -116,7 +117,7 @@ func (e *Engine) waitUnlocked(ctx context.Context, id string, limit time.Duratio
 	// process's descriptors one by one.
 	for pause := 200 * time.Microsecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		_, state, err := e.pods.State(id)
-		if err != nil || state == pod.Exited {
+		if err != nil || state != pod.Running {
 			return true
 		}
 		select {

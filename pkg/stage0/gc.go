@@ -60,11 +60,14 @@ func (e *Engine) gcPrepared(p Periods) error {
 }
 
 func (e *Engine) gcExpired(id string, p Periods) error {
+	if fresh, _ := e.runnable(id, p.ExpirePrepared); fresh { // without a lock that others would run into
+		return nil
+	}
 	h, err := e.lockIn(pod.PhasePrepared, id)
 	if h == nil {
 		return err
 	}
-	fresh, err := e.runnable(h, p.ExpirePrepared)
+	fresh, err := e.runnable(id, p.ExpirePrepared)
 	if err != nil || fresh {
 		return errors.Join(errs.Wrap("drop prepared pod", id, err), h.Close())
 	}
@@ -75,10 +78,10 @@ func (e *Engine) gcExpired(id string, p Periods) error {
 }
 
 // runnable says whether a prepared pod can be run, and is younger than that.
-func (e *Engine) runnable(h *pod.Handle, age time.Duration) (bool, error) {
-	l, err := e.pods.Load(h.ID())
+func (e *Engine) runnable(id string, age time.Duration) (bool, error) {
+	l, err := e.pods.Load(id)
 	if err == nil {
-		_, err = readPlan(h.Dir(), l.Pod)
+		_, err = readPlan(e.pods.Dir(pod.PhasePrepared, id), l.Pod)
 	}
 	switch {
 	case errors.Is(err, errs.Corrupt), errors.Is(err, errs.NotFound), errors.Is(err, errs.Invalid):

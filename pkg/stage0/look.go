@@ -52,8 +52,15 @@ func (e *Engine) podIDs() ([]string, error) {
 
 func (e *Engine) lookAt(ctx context.Context, id string) error {
 	l, err := e.pods.Load(id)
-	if err == nil && l.State == pod.Running && !e.ask(ctx, l) {
-		l, err = e.pods.Load(id) // it may have died just now
+	if err == nil && l.State == pod.Running {
+		patient, cancel := context.WithTimeout(ctx, lookPatience)
+		defer cancel()
+		if !e.ask(patient, l) {
+			// It may have died just now, or the lock is that of somebody who
+			// buries it.
+			e.waitUnlocked(patient, id, lookPatience)
+			l, err = e.pods.Load(id)
+		}
 	}
 	switch {
 	case errors.Is(err, errs.NotFound), errors.Is(err, errs.Corrupt):
@@ -71,8 +78,6 @@ func (e *Engine) lookAt(ctx context.Context, id string) error {
 // ask brings a pod up to date by what its supervisor answers; false when that
 // doesn't come.
 func (e *Engine) ask(ctx context.Context, l *pod.Loaded) bool {
-	ctx, cancel := context.WithTimeout(ctx, lookPatience)
-	defer cancel()
 	client := e.client(l.Pod.ID)
 	hello, err := client.Hello(ctx)
 	if err != nil || hello.PodID != l.Pod.ID {
@@ -94,11 +99,12 @@ func (e *Engine) ask(ctx context.Context, l *pod.Loaded) bool {
 // visible says whether people see a pod: not before it is made, and no longer
 // once it is to go without a grace.
 func visible(l *pod.Loaded) bool {
-	switch l.State {
-	case pod.Prepared, pod.Running, pod.Exited:
+	switch l.Phase {
+	case pod.PhasePrepared, pod.PhaseRun: // whoever has the lock: gc may look at it
 		return true
-	case pod.Marked:
+	case pod.PhaseGarbage:
 		return l.Pod.Creator == manifest.CreatorCLI && l.SweepAt > 0
+	case pod.PhasePrepare:
 	}
 	return false
 }

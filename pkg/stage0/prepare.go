@@ -130,7 +130,7 @@ func (e *Engine) RunPrepared(ctx context.Context, id string) (Launched, error) {
 		return Launched{}, err
 	}
 	id = s.Pod.ID
-	h, err := e.pods.Lock(id)
+	h, err := e.lock(ctx, id)
 	if errors.Is(err, errs.Precondition) {
 		err = errs.New(op, errs.Precondition, id, errors.New("it runs, or is being run; see \"stagelet list\""))
 	}
