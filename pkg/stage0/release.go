@@ -41,7 +41,7 @@ func (e *Engine) releaseNetwork(ctx context.Context, h *pod.Handle, s *pod.Snaps
 	}
 	netns := e.netns(s.Pod.ID)
 	if s.Network != nil || h.Phase() == pod.PhasePrepare || sys.IsNetNS(netns) {
-		if err := e.Network.Del(ctx, networkPod(s.Pod, netns), s.Network); err != nil {
+		if err := e.disconnect(ctx, s.Pod, netns, s.Network); err != nil {
 			return err
 		}
 	}

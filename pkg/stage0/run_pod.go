@@ -153,7 +153,7 @@ func (e *Engine) launch(ctx context.Context, u *undo.Stack, h *pod.Handle, p *ma
 			sup.Kill()
 		}
 		if own {
-			return e.Network.Del(ctx, networkPod(p, netns), net)
+			return e.disconnect(ctx, p, netns, net)
 		}
 		return nil
 	})
@@ -193,12 +193,24 @@ func ownNetNS(p *manifest.Pod) bool {
 }
 
 func (e *Engine) addNetwork(ctx context.Context, h *pod.Handle, p *manifest.Pod, netns string) (*manifest.Network, error) {
-	net, err := e.Network.Add(ctx, networkPod(p, netns))
-	if err != nil {
-		return nil, err
+	net := &manifest.Network{Version: manifest.Version, NetNS: netns}
+	if !p.LoopbackOnly {
+		var err error
+		if net, err = e.Network.Add(ctx, networkPod(p, netns)); err != nil {
+			return nil, err
+		}
 	}
 	crash.Point("stage0.run.network")
 	return net, atomicfile.WriteRecord(h.Dir().Network(), manifest.KindNetwork, net)
+}
+
+// disconnect takes a pod off the networks that addNetwork put it on, or began
+// to when net is nil.
+func (e *Engine) disconnect(ctx context.Context, p *manifest.Pod, netns string, net *manifest.Network) error {
+	if p.LoopbackOnly {
+		return nil
+	}
+	return e.Network.Del(ctx, networkPod(p, netns), net)
 }
 
 func (e *Engine) startSupervisor(ctx context.Context, h *pod.Handle, p *manifest.Pod, st *manifest.Stage1) (*stage1.Supervisor, error) {

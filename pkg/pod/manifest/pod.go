@@ -52,6 +52,9 @@ type Pod struct {
 	Privileged bool              `json:"privileged,omitempty"` // may hold privileged apps
 	Volumes    []EmptyVolume     `json:"volumes,omitempty"`
 
+	// LoopbackOnly says that no network plugin is told of the pod: its network
+	// namespace, which must be its own, has no interface but loopback.
+	LoopbackOnly bool `json:"loopbackOnly,omitempty"`
 	// EndsWithApps says that the pod ends once all of its apps have; one of
 	// kubelet goes on until it is stopped.
 	EndsWithApps bool `json:"endsWithApps,omitempty"`

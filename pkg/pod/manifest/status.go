@@ -98,7 +98,8 @@ type Network struct {
 	Version int      `json:"version"`
 	NetNS   string   `json:"netns"` // path of the pinned namespace
 	IPs     []string `json:"ips"`   // the first is the pod's own, the others additional
-	// Attachments are in the order in which they were made.
+	// Attachments are in the order in which they were made; none of a pod
+	// with loopback only.
 	Attachments []Attachment `json:"attachments,omitempty"`
 }
 

@@ -60,7 +60,7 @@ func (f *Flags) plan(apps []App, images []Image, said []*appc.App, host Host) (p
 	if plan.Pod.Namespaces.User, err = f.Users(host.Users); err != nil {
 		return plan, nil, err
 	}
-	if plan.Pod.Ports, err = f.portMappings(plan.Pod.Namespaces.Network, said); err != nil {
+	if plan.Pod.Ports, err = f.portMappings(said); err != nil {
 		return plan, nil, err
 	}
 	all, err := volumes(apps)

@@ -38,7 +38,7 @@ func (p *Pod) register(set *pflag.FlagSet) {
 	set.StringVar(&p.PrivateUsers, "private-users", "", "user namespace of the pod's own: a free range of ids of the host, or FIRST[:LENGTH]")
 	set.Lookup("private-users").NoOptDefVal = usersAuto
 
-	set.StringVar(&p.net, "net", netDefault, "network: default, host, or the name of the configured one")
+	set.StringVar(&p.net, "net", netDefault, "network: default, the name of the configured one, host, or none: loopback only")
 	set.VarP(list{&p.ports, "PORT"}, "port", "p", "port of the host that leads to the pod: [IP:]HOSTPORT:PODPORT[/udp], or NAME:[IP:]HOSTPORT for a port that its image names")
 	set.StringSliceVar(&p.dns, "dns", nil, "name servers; host: the host's, which is the default; none: none")
 	set.StringSliceVar(&p.dnsSearch, "dns-search", nil, "domains to search")
@@ -68,11 +68,11 @@ func (p *Pod) fill(to *manifest.Pod, host Host) (err error) {
 	switch p.net {
 	case netHost:
 		to.Namespaces.Network = manifest.NamespaceHost
-	case "", netDefault, host.Network:
 	case netNone:
-		return invalid("net", "a pod without any network is not to be had: say --net=default, or --net=host for the host's")
+		to.LoopbackOnly = true
+	case "", netDefault, host.Network:
 	default:
-		return invalid("net", "there is no network %.80q: say host or default%s", p.net, orNamed(host.Network))
+		return invalid("net", "there is no network %.80q: say host, none or default%s", p.net, orNamed(host.Network))
 	}
 	if p.hostname != "" {
 		if to.Namespaces.Network == manifest.NamespaceHost {

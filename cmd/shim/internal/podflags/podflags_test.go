@@ -169,10 +169,25 @@ func TestAppcImage(t *testing.T) {
 	}
 }
 
+func TestNetworks(t *testing.T) {
+	for flag, want := range map[string]manifest.Pod{
+		"--net=":        {Namespaces: manifest.Namespaces{Network: manifest.NamespacePod}},
+		"--net=default": {Namespaces: manifest.Namespaces{Network: manifest.NamespacePod}},
+		"--net=mynet":   {Namespaces: manifest.Namespaces{Network: manifest.NamespacePod}},
+		"--net=none":    {Namespaces: manifest.Namespaces{Network: manifest.NamespacePod}, LoopbackOnly: true},
+		"--net=host":    {Namespaces: manifest.Namespaces{Network: manifest.NamespaceHost}},
+	} {
+		plan, err := planOf(t, nil, flag, "a")
+		if err != nil || plan.Pod.Namespaces.Network != want.Namespaces.Network || plan.Pod.LoopbackOnly != want.LoopbackOnly {
+			t.Errorf("%s: %+v, %v", flag, plan.Pod, err)
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	for _, line := range []string{
-		"--dns=nowhere a", "--dns=none,10.0.0.1 a", "--hosts-entry=x a", "--hostname=-x a", "--hostname=h --net=host a", "--net=none a", "--net=other a",
-		"--port=80 a", "--port=0:1 a", "--port=1:65536 a", "--port=1:2/icmp a", "--port=1.2.3.4:5 a", "--port=http:80 a", "--port=1:2 --net=host a",
+		"--dns=nowhere a", "--dns=none,10.0.0.1 a", "--hosts-entry=x a", "--hostname=-x a", "--hostname=h --net=host a", "--net=other a",
+		"--port=80 a", "--port=0:1 a", "--port=1:65536 a", "--port=1:2/icmp a", "--port=1.2.3.4:5 a", "--port=http:80 a", "--port=1:2 --net=host a", "--port=1:2 --net=none a",
 		"--pod-name=a/b a", "--stage1=moon a", "--annotation=x a", "--label==x a", "--private-users=many a", "--private-users=1:0 a", "--private-users=4294967295:2 a",
 		"a --volume=x", "a --volume=X,kind=empty", "a --volume=x,kind=tape", "a --volume=x,kind=host", "a --volume=x,kind=host,source=y", "a --volume=x,kind=empty,source=/y",
 		"a --volume=x,kind=empty,mode=9", "a --volume=x,kind=empty,uid=-1", "a --volume=x,kind=empty,kind=empty", "a --volume=x,kind=empty,bad=1", "a --volume=x,kind=host,source=/y,mode=1",

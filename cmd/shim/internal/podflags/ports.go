@@ -12,9 +12,12 @@ import (
 
 // portMappings reads the ports of the pod; apps are those of its images, nil
 // when they aren't known.
-func (p *Pod) portMappings(network manifest.NamespaceMode, apps []*appc.App) ([]manifest.PortMapping, error) {
-	if len(p.ports) > 0 && network == manifest.NamespaceHost {
+func (p *Pod) portMappings(apps []*appc.App) ([]manifest.PortMapping, error) {
+	switch {
+	case len(p.ports) > 0 && p.net == netHost:
 		return nil, invalid("port", "a pod on the host's network has the host's ports: leave out --port or --net=host")
+	case len(p.ports) > 0 && p.net == netNone:
+		return nil, invalid("port", "no port of the host leads to a pod without a network: leave out --port or --net=none")
 	}
 	var mappings []manifest.PortMapping
 	var named []appc.ExposedPort
