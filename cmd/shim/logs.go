@@ -26,11 +26,12 @@ func logsCommand(s *settings) *cobra.Command {
 		Use:   "logs {POD | APP}",
 		Short: "Print what apps wrote",
 		Long: `Print what the apps of a pod wrote to their standard output and error, on those
-of this command; of several apps, each line begins with the app's name. It is
-read from the pod's log files, whoever made the pod, running or not.
+of this command; of several apps, each line begins with the app's name, and all
+are in the order of their times. It is read from the pod's log files, whoever
+made the pod, running or not.
 
-With --follow it goes on until the apps have ended, over rotations of the files,
-or until it is interrupted.`,
+With --follow, lines stand as they come, and it goes on until the apps have
+ended, over rotations of the files, or until it is interrupted.`,
 		Example: `  stagelet logs 3f2a
   stagelet logs --follow --tail 10 --app web 3f2a
   stagelet logs --since 5m --timestamps 3f2a`,
@@ -117,25 +118,24 @@ func appsNamed(n *node, id, name string) ([]pod.App, error) {
 	return apps, nil
 }
 
-// read prints the logs of apps, one after the other, or all at once while they
-// are followed.
+// read prints the logs of apps: merged by time, or as they come while they are
+// followed.
 func (l *logReader) read(ctx context.Context, n *node, apps []pod.App, out, errOut io.Writer) error {
 	var together sync.Mutex
-	each := func(a pod.App) error {
-		p := &logPrinter{reader: l, out: out, err: errOut, together: &together}
+	printers := make([]*logPrinter, len(apps))
+	for i, a := range apps {
+		printers[i] = &logPrinter{reader: l, out: out, err: errOut, together: &together}
 		if len(apps) > 1 {
-			p.prefix = a.Name + " | "
+			printers[i].prefix = a.Name + " | "
 		}
-		return l.readOne(ctx, n, a, p.print)
+	}
+	if !l.follow {
+		return l.merge(ctx, n, apps, printers)
 	}
 	results := make([]error, len(apps))
 	var wait sync.WaitGroup
 	for i, a := range apps {
-		if l.follow {
-			wait.Go(func() { results[i] = each(a) })
-			continue
-		}
-		results[i] = each(a)
+		wait.Go(func() { results[i] = l.readOne(ctx, n, a, printers[i].print) })
 	}
 	wait.Wait()
 	return errors.Join(results...)
@@ -199,3 +199,6 @@ func (p *logPrinter) print(l applog.Line) error {
 	_, err := io.WriteString(w, text)
 	return err
 }
+
+// isOpen says that a line was begun, and goes on.
+func (p *logPrinter) isOpen() bool { return p.open[0] || p.open[1] }

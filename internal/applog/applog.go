@@ -5,7 +5,6 @@ package applog
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -32,6 +31,7 @@ const All = -1
 // Options of a reader.
 type Options struct {
 	// Tail is with how many lines from the end to begin; All: at the beginning.
+	// A line is all records of its stream up to the one that isn't Partial.
 	Tail int
 	// Ended says that nobody writes the log any more. With it the log is
 	// followed until then, also into new files of its name; nil: it is read to
@@ -59,9 +59,10 @@ func Read(ctx context.Context, path string, o Options, each func(Line) error) er
 		return errs.Wrap(op, path, err)
 	}
 	if err == nil && o.Tail >= 0 {
-		if err := r.seekTail(o.Tail); err != nil {
+		if r.tail, err = lastLines(r.f, o.Tail); err != nil {
 			return errs.Wrap(op, path, err)
 		}
+		r.at = r.tail.first()
 	}
 	for {
 		ended := o.Ended == nil || o.Ended() // before the last look
@@ -86,6 +87,11 @@ type reader struct {
 	f    *os.File // nil: there is none yet
 	in   *bufio.Reader
 	half []byte // of a record whose end isn't written yet
+
+	tail    *tail // of the present file; nil: all of it
+	at      int64 // where half begins, as long as there is a tail
+	goesOn  bool  // half is of the record that the last one was of
+	skipped bool  // that one was older than the tail
 }
 
 // open takes a regular file only, and waits for nobody: an app may be able to
@@ -99,7 +105,7 @@ func (r *reader) open() error {
 		return errors.Join(err, errs.New("open", errs.Denied, r.path, errors.New("it is no regular file")), f.Close())
 	}
 	r.close()
-	r.f, r.in = f, bufio.NewReaderSize(f, maxRecord)
+	r.f, r.in, r.tail, r.goesOn = f, bufio.NewReaderSize(f, maxRecord), nil, false
 	return nil
 }
 
@@ -168,8 +174,16 @@ func (r *reader) flush() error {
 	if len(r.half) == 0 {
 		return nil
 	}
-	line := parse(strings.TrimSuffix(string(r.half), "\n"))
-	r.half = r.half[:0]
+	text, ends := strings.CutSuffix(string(r.half), "\n")
+	line := parse(text)
+	if !r.goesOn {
+		r.skipped = r.tail != nil && !r.tail.has(r.at, line.Stream)
+	}
+	r.at += int64(len(r.half))
+	r.half, r.goesOn = r.half[:0], !ends
+	if r.skipped {
+		return nil
+	}
 	return r.each(line)
 }
 
@@ -183,40 +197,4 @@ func parse(record string) Line {
 		return Line{Text: record}
 	}
 	return Line{Time: t, Stream: stream, Text: text, Partial: tag == "P"}
-}
-
-// seekTail goes to where the last n lines begin.
-func (r *reader) seekTail(n int) error {
-	end, err := r.f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	buf := make([]byte, maxRecord)
-	newlines := -1 // the last one ends the last line
-	if n == 0 {
-		newlines = 0
-	}
-	for at := end; at > 0 && newlines < n; {
-		size := min(int64(len(buf)), at)
-		at -= size
-		block := buf[:size]
-		if _, err := r.f.ReadAt(block, at); err != nil {
-			return err
-		}
-		for newlines < n {
-			i := bytes.LastIndexByte(block, '\n')
-			if i < 0 {
-				break
-			}
-			if newlines++; newlines >= n {
-				_, err := r.f.Seek(at+int64(i)+1, io.SeekStart)
-				return err
-			}
-			block = block[:i]
-		}
-	}
-	if n > 0 {
-		_, err = r.f.Seek(0, io.SeekStart)
-	}
-	return err
 }

@@ -88,6 +88,24 @@ func TestTail(t *testing.T) {
 	}
 }
 
+// A line may be of several records, between which the other stream's are.
+func TestTailCountsWholeLines(t *testing.T) {
+	var log strings.Builder
+	for _, r := range []string{"stdout F a", "stdout P b1", "stderr F c", "stdout P b2", "stdout F b3", "stderr P d1", "stdout F e", "stderr P d2"} {
+		log.WriteString("2026-11-21T06:00:00Z " + r + "\n")
+	}
+	path := logOf(t, log.String())
+	for tail, want := range []string{"", "d1 d2", "d1 e d2", "b1 b2 b3 d1 e d2", "b1 c b2 b3 d1 e d2", "a b1 c b2 b3 d1 e d2", "a b1 c b2 b3 d1 e d2"} {
+		if got := strings.Join(read(t, path, tail), " "); got != want {
+			t.Errorf("tail %d: %q, want %q", tail, got, want)
+		}
+	}
+	long := strings.Repeat("x", 2*maxRecord)
+	if got := read(t, logOf(t, record(1)+"2026-11-21T06:00:00Z stdout F "+long+"\n"), 1); strings.Join(got, "") != long {
+		t.Errorf("a long record: %d records", len(got))
+	}
+}
+
 func TestHugeRecordsAreSeveral(t *testing.T) {
 	long := strings.Repeat("x", 3*maxRecord+5)
 	if got := read(t, logOf(t, long+"\n"+record(7)), All); strings.Join(got[:len(got)-1], "") != long || got[len(got)-1] != "line 7" {
