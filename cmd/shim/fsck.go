@@ -1,10 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -16,7 +20,8 @@ import (
 )
 
 func fsckCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
+	var output form
+	c := &cobra.Command{
 		Use:   "fsck",
 		Short: "Check pods and images on disk, and the server's view of them",
 		Long: `Name everything on disk that is not as it should be, and every difference
@@ -32,15 +37,49 @@ what it finds, stagelet gc mends. The exit code is 1 when there are problems.`,
 			if err != nil {
 				return err
 			}
-			for _, p := range problems {
-				fmt.Fprintln(c.OutOrStdout(), p)
+			if err := writeList(c.OutOrStdout(), output, problemRows(problems), problemTable); err != nil || len(problems) == 0 {
+				return err
 			}
-			if len(problems) > 0 {
-				return fmt.Errorf("%d problems; stagelet gc mends what processes that died left behind", len(problems))
+			count := fmt.Sprintf("%d problems", len(problems))
+			if len(problems) == 1 {
+				count = "1 problem"
 			}
-			fmt.Fprintln(c.OutOrStdout(), "no problems")
-			return nil
+			return errs.New("fsck", errs.Corrupt, "", errors.New(count+"; stagelet gc mends what processes that died left behind"))
 		},
+	}
+	outputFlag(c, &output)
+	return c
+}
+
+// problemRow is one thing that is not as it should be.
+type problemRow struct {
+	Subject string `json:"subject"` // a path, or what it is and its id
+	Problem string `json:"problem"`
+}
+
+func problemRows(problems []error) []problemRow {
+	rows := make([]problemRow, len(problems))
+	for i, p := range problems {
+		rows[i].Problem = p.Error()
+		var e *errs.Error
+		if errors.As(p, &e) && e.Err != nil {
+			rows[i] = problemRow{e.Subject, e.Err.Error()}
+		}
+	}
+	slices.SortFunc(rows, func(a, b problemRow) int {
+		return cmp.Or(strings.Compare(a.Subject, b.Subject), strings.Compare(a.Problem, b.Problem))
+	})
+	return rows
+}
+
+func problemTable(w io.Writer, rows []problemRow) {
+	if len(rows) == 0 {
+		fmt.Fprintln(w, "no problems")
+		return
+	}
+	fmt.Fprintln(w, "SUBJECT\tPROBLEM")
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%s\n", r.Subject, r.Problem)
 	}
 }
 
