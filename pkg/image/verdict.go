@@ -51,4 +51,7 @@ type Signer struct {
 	// Signed is the digest of what was signed: the manifest, an index that
 	// lists it, or the file that brought the image.
 	Signed Digest `json:"signed"`
+	// File says who brought the file that was signed; "" when the image itself
+	// was, by its manifest or an index.
+	File Origin `json:"file,omitempty"`
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -35,7 +36,7 @@ func (p *Policy) CheckFile(f File, scope Scope) (image.Verdict, error) {
 	if err != nil {
 		return v, err
 	}
-	err = checkSigned(&f.SignedFile, rules, f.Name, addKey(f.Name), &v)
+	err = checkSigned(&f.SignedFile, requirement{rules: rules}, f.Name, addKey(f.Name), &v)
 	return v, err
 }
 
@@ -55,7 +56,7 @@ func (p *Policy) checkBrought(plan *image.Plan, scope Scope, v *image.Verdict) e
 	return p.checkArchive(plan, scope, v)
 }
 
-// checkArchive proves the signature of the file that brought an image. Its
+// checkArchive decides by the signature of the file that brought an image. Its
 // signer has to be trusted with every name that the image is to have.
 func (p *Policy) checkArchive(plan *image.Plan, scope Scope, v *image.Verdict) error {
 	if len(plan.Names) == 0 {
@@ -67,20 +68,48 @@ func (p *Policy) checkArchive(plan *image.Plan, scope Scope, v *image.Verdict) e
 	}
 	v.Reference, v.Namespace = plan.Names[0].String(), scope.Namespace
 	for i, name := range plan.Names {
-		rules, err := p.files.rules(name, scope)
-		if err != nil {
-			return errs.Wrap(opVerify, name.Familiar(), err)
-		}
 		one := *v
-		next := addKey(name.Repository())
-		if plan.Origin == image.OriginLocal {
-			next += ". Without its signature beside it, the file can be imported as it is"
-		}
-		if err := checkSigned(file, rules, name.Familiar(), next, &one); err != nil {
+		if err := p.checkNamed(file, name, plan.Origin, scope, &one); err != nil {
 			return err
 		}
 		if i == 0 {
 			*v = one
+		}
+	}
+	for i := range v.Signers {
+		v.Signers[i].File = plan.Origin
+	}
+	return nil
+}
+
+// checkNamed decides whether a file may bring an image of that name. An
+// administrator's is held to the rules for files even where a policy.json
+// decides about all that comes over the network.
+func (p *Policy) checkNamed(f *image.SignedFile, name image.Ref, origin image.Origin, scope Scope, v *image.Verdict) error {
+	if origin != image.OriginLocal && p.o.PolicyJSON != "" {
+		return p.checkByPolicy(f, name, v)
+	}
+	rules, err := p.files.rules(name, scope)
+	if err != nil {
+		return errs.Wrap(opVerify, name.Familiar(), err)
+	}
+	next := addKey(name.Repository())
+	if origin == image.OriginLocal {
+		next += ". Without its signature beside it, the file can be imported as it is"
+	}
+	return checkSigned(f, requirement{rules: rules}, name.Familiar(), next, v)
+}
+
+// checkByPolicy decides by the policy.json: only what needs no signature can
+// come as a file, since the policy's signatures are of a named image.
+func (p *Policy) checkByPolicy(f *image.SignedFile, name image.Ref, v *image.Verdict) error {
+	policy, err := p.containersPolicy()
+	if err != nil {
+		return errs.Wrap(opVerify, name.Familiar(), err)
+	}
+	for _, need := range policy.requirements(name) {
+		if err := checkSigned(f, need, name.Familiar(), p.policyStep()+fileStep, v); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -93,12 +122,8 @@ func (p *Policy) CheckSigner(name image.Ref, signature []byte, scope Scope) erro
 	if p.o.AcceptUnsigned != "" {
 		return nil
 	}
-	rules, err := p.files.rules(name, scope)
-	if err != nil {
-		return errs.Wrap(opVerify, name.Familiar(), err)
-	}
 	unread := image.SignedFile{Signature: signature, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(nil)), nil }}
-	err = checkSigned(&unread, rules, name.Familiar(), addKey(name.Repository()), &image.Verdict{Time: p.now()})
+	err := p.checkNamed(&unread, name, image.OriginRemote, scope, &image.Verdict{Time: p.now()})
 	if errors.Is(err, BadSignature) { // by a key that is good: of the file, nothing was read
 		return nil
 	}
@@ -110,12 +135,18 @@ func addKey(prefix string) string {
 	return fmt.Sprintf("To trust its signer: stagelet trust add --prefix %s KEYFILE", prefix)
 }
 
+// fileStep is the next step for whoever has a file that a policy.json refuses.
+const fileStep = ". Pull it from its registry, or have an administrator bring the file: stagelet image import FILE"
+
 // checkSigned fills in the verdict, or says why there is none.
-func checkSigned(f *image.SignedFile, rules []*rule, subject, next string, v *image.Verdict) error {
-	if len(rules) == 0 {
+func checkSigned(f *image.SignedFile, need requirement, subject, next string, v *image.Verdict) error {
+	switch {
+	case need.reject:
+		return refuse(subject, []error{because(Forbidden, "%s", need.where)}, next)
+	case len(need.rules) == 0:
 		return refuse(subject, []error{NoRule}, next)
 	}
-	causes, signer, by, err := prove(f, rules, v.Time)
+	causes, signer, by, err := prove(f, need.rules, v.Time)
 	switch {
 	case err != nil:
 		return errs.Wrap(opVerify, subject, err)
@@ -123,7 +154,7 @@ func checkSigned(f *image.SignedFile, rules []*rule, subject, next string, v *im
 		v.Kind, v.Rule, v.Signers = signer.Kind, by.text(), []image.Signer{signer}
 		return nil
 	}
-	if r := (requirement{rules: rules}).unsigned(); r != nil {
+	if r := need.unsigned(); r != nil {
 		v.Kind, v.Rule = image.VerdictInsecure, r.text()
 		return nil
 	}
@@ -136,6 +167,9 @@ func checkSigned(f *image.SignedFile, rules []*rule, subject, next string, v *im
 // prove finds a rule whose key signed the file, and else says why none did. An
 // error says that the file can't be read.
 func prove(f *image.SignedFile, rules []*rule, now time.Time) (causes []error, _ image.Signer, _ *rule, _ error) {
+	if i := slices.IndexFunc(rules, func(r *rule) bool { return r.terms.mustName }); i >= 0 {
+		return []error{rules[i].namesNothing()}, image.Signer{}, nil, nil
+	}
 	if len(bytes.TrimSpace(f.Signature)) == 0 {
 		return []error{Unsigned}, image.Signer{}, nil, nil
 	}

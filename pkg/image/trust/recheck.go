@@ -34,7 +34,7 @@ func (p *Policy) Recheck(record *image.Record, ref image.Ref, scope Scope) error
 		}
 		causes = append(causes, err)
 	}
-	subject, next := string(record.ID), ""
+	subject, next := string(record.ID), p.policyStep()
 	if ref.IsZero() {
 		ref, _ = image.ParseRef(record.Verdict.Reference) // for the advice alone
 	} else {

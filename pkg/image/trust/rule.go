@@ -58,10 +58,19 @@ const (
 
 // accepts says whether a rule counts what a record says of a signature.
 func (r *rule) accepts(s image.Signer) error {
+	if r.terms.mustName && s.File == image.OriginRemote {
+		return r.namesNothing()
+	}
 	if err := r.signer.is(s); err != nil {
 		return err
 	}
 	return r.terms.checkTime(s.SignedAt)
+}
+
+// namesNothing is why a signature of a file doesn't count for a rule that asks
+// for one of a named image.
+func (r *rule) namesNothing() error {
+	return because(Unsigned, "%s asks for one of the image under its name, and one of a file names none", r.where)
 }
 
 func (t terms) checkTime(signedAt time.Time) error {

@@ -36,8 +36,9 @@ type Options struct {
 	Dirs []string
 	// TrustedRoot is a trusted_root.json to use instead of the one in Dirs.
 	TrustedRoot string
-	// PolicyJSON is a policy of containers-policy.json(5). With it, the rules
-	// in Dirs say nothing about images; those for files they still give.
+	// PolicyJSON is a policy of containers-policy.json(5), which decides instead
+	// of the rules in Dirs. They still hold for the signatures of files that an
+	// administrator brings.
 	PolicyJSON string
 	// RegistriesD is a directory of containers-registries.d(5): it says where
 	// the lookasides of registries are, which have GPG signatures.
@@ -225,7 +226,7 @@ func (p *Policy) requirements(ref image.Ref, scope Scope) ([]requirement, error)
 func (p *Policy) decide(ctx context.Context, t *target, needs []requirement, e Evidence, scope Scope, verdict *image.Verdict) error {
 	next := addRule(t.ref, scope)
 	if p.o.PolicyJSON != "" {
-		next = "The policy is " + p.o.PolicyJSON
+		next = p.policyStep()
 	}
 	var signatures []*rule
 	for _, n := range needs {
@@ -262,6 +263,9 @@ func (p *Policy) decide(ctx context.Context, t *target, needs []requirement, e E
 	}
 	return nil
 }
+
+// policyStep says where what a policy.json refuses can be allowed.
+func (p *Policy) policyStep() string { return "The policy is " + p.o.PolicyJSON }
 
 // text says a rule to a person.
 func (r *rule) text() string {
