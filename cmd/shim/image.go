@@ -12,6 +12,7 @@ import (
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
 	"github.com/stagelet/stagelet/pkg/image/store"
+	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
 func imageCommand(s *settings) *cobra.Command {
@@ -180,15 +181,24 @@ func imageRemoveCommand(s *settings) *cobra.Command {
 		Aliases: []string{"remove"},
 		Short:   "Remove images, with all their names",
 		Long: `Remove images with all of their names. What an app still uses of an image stays
-on disk until that app is gone.`,
+on disk until that app is gone. An image that a prepared pod is going to be run
+with is not removed.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			config, err := s.config()
+			if err != nil {
+				return err
+			}
+			pods, err := stage0.OpenPods(config.Root, config.Run)
+			if err != nil {
+				return err
+			}
 			return withImages(s, func(images *store.Store) error {
 				for _, ref := range args {
 					if _, err := images.Resolve(ref); err != nil { // Remove itself is content
 						return err
 					}
-					if err := images.Remove(ref); err != nil {
+					if err := stage0.RemoveImage(images, pods, ref); err != nil {
 						return err
 					}
 				}

@@ -97,7 +97,7 @@ func New(o Options) (*Engine, error) {
 			return nil, err
 		}
 	}
-	pods, err := pod.Open(filepath.Join(o.Root, "pods"), filepath.Join(o.Run, "pods"))
+	pods, err := OpenPods(o.Root, o.Run)
 	if err != nil {
 		return nil, err
 	}

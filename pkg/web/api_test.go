@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
@@ -78,6 +80,11 @@ func TestImagesAndTheirUsers(t *testing.T) {
 	if images := get[[]imageView](n, "/api/images"); len(images) != 1 || len(images[0].Tags) != 1 {
 		t.Fatalf("%+v", images)
 	}
+	n.engine.held = errs.New("remove image", errs.Precondition, id, errors.New("a pod needs it"))
+	if status, data := n.do("DELETE", "/api/images/"+id, nil); status != http.StatusConflict || !strings.Contains(string(data), "a pod needs it") {
+		t.Errorf("removed, though it is held: %d %s", status, data)
+	}
+	n.engine.held = nil
 	if status, data := n.do("DELETE", "/api/images/"+id, nil); status != http.StatusNoContent {
 		t.Errorf("%d %s", status, data)
 	}

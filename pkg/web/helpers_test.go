@@ -52,6 +52,7 @@ func newNodeIn(t *testing.T, dir string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.engine.images = n.images
 	n.server = newServer(Options{Images: n.images, Engine: n.engine, Token: token})
 	s := httptest.NewServer(n.server.handler())
 	n.url = s.URL
@@ -170,8 +171,17 @@ func layout(t *testing.T, name string) []byte {
 
 // fakeEngine has pods that don't run anywhere.
 type fakeEngine struct {
+	images    *store.Store
+	held      error // why no image can be removed
 	snapshots []*pod.Snapshot
 	logs      map[string]string // paths, by app
+}
+
+func (f *fakeEngine) RemoveImage(ref string) error {
+	if f.held != nil {
+		return f.held
+	}
+	return f.images.Remove(ref)
 }
 
 func (f *fakeEngine) Pods(creator manifest.Creator) (some []*pod.Snapshot) {

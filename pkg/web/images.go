@@ -90,7 +90,8 @@ func (s *server) imageUsers() map[string][]userView {
 }
 
 // removeImage takes an image out of the list, with all its names. Apps that use
-// it go on; what they need stays on the disk until they are gone.
+// it go on; what they need stays on the disk until they are gone. One that a
+// prepared pod needs stays.
 func (s *server) removeImage(w http.ResponseWriter, r *http.Request) {
 	id, err := image.ParseDigest(r.PathValue("id"))
 	if err != nil {
@@ -101,7 +102,7 @@ func (s *server) removeImage(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, err)
 		return
 	}
-	if err := s.Images.Remove(string(id)); err != nil {
+	if err := s.Engine.RemoveImage(string(id)); err != nil {
 		fail(w, r, err)
 		return
 	}

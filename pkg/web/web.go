@@ -43,6 +43,7 @@ type Engine interface {
 	App(id string) (*pod.Snapshot, pod.App, error)
 	AppUsage(id string) (stage0.Usage, error)
 	AppLog(id string) (path string, err error)
+	RemoveImage(ref string) error
 }
 
 //go:embed static

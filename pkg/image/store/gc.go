@@ -106,15 +106,21 @@ func removeFile(path string) error {
 // layers of an image that is leased stay until the lease ends. An unknown
 // image is fine. It works on a full disk, too.
 func (s *Store) Remove(ref string) error {
+	return s.RemoveUnless(ref, func(string) error { return nil })
+}
+
+// RemoveUnless is Remove unless forbid has an error for one of those who lease
+// the image. None comes to lease it meanwhile.
+func (s *Store) RemoveUnless(ref string, forbid func(owner string) error) error {
 	ctx := context.Background()
-	if removed, err := s.unlist(ctx, ref); err != nil || !removed {
+	if removed, err := s.unlist(ctx, ref, forbid); err != nil || !removed {
 		return err
 	}
 	defer s.keepReserve()
 	return s.GC(ctx)
 }
 
-func (s *Store) unlist(ctx context.Context, ref string) (removed bool, err error) {
+func (s *Store) unlist(ctx context.Context, ref string, forbid func(owner string) error) (removed bool, err error) {
 	unlock, err := s.lock(ctx, exclusive)
 	if err != nil {
 		return false, err
@@ -130,6 +136,18 @@ func (s *Store) unlist(ctx context.Context, ref string) (removed bool, err error
 	}
 	if err != nil {
 		return false, err
+	}
+	leases, err := s.Leases()
+	if err != nil {
+		return false, err
+	}
+	for owner, leased := range leases {
+		if leased != id {
+			continue
+		}
+		if err := forbid(owner); err != nil {
+			return false, errs.Wrap("remove image", image.Printable(ref), err)
+		}
 	}
 	next, err := readIndex(s.indexFile())
 	if err != nil {

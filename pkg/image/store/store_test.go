@@ -225,6 +225,13 @@ func TestLeaseOutlivesTheImage(t *testing.T) {
 	if err := s.Lease(digest.FromString("x"), "pod-2"); !errors.Is(err, errs.NotFound) {
 		t.Errorf("got %v", err)
 	}
+	held := errs.New("hold", errs.Precondition, "pod-1", errors.New("it is needed"))
+	if err := s.RemoveUnless("app", func(string) error { return held }); !errors.Is(err, errs.Precondition) {
+		t.Errorf("removed, though it is held: %v", err)
+	}
+	if got := ids(t, s); len(got) != 1 {
+		t.Errorf("not listed, though it is held: %v", got)
+	}
 	if err := s.Remove("app"); err != nil {
 		t.Fatal(err)
 	}
