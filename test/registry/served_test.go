@@ -61,7 +61,9 @@ func served(t *testing.T) (*image.Record, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(dist.New(s, dist.Options{Warn: func(err error, what string) { t.Errorf("%s: %v", what, err) }}))
+	h := dist.New(s, dist.Options{Warn: func(err error, what string) { t.Errorf("%s: %v", what, err) }})
+	t.Cleanup(h.Close)
+	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
 	return records[0], strings.TrimPrefix(server.URL, "http://")
 }
