@@ -125,7 +125,7 @@ func (x *execution) enter(ctx context.Context, e *stage0.Engine, a pod.App, comm
 const signalExit = 128
 
 func (x *execution) join(ctx context.Context, e *stage0.Engine, a pod.App, command []string, s *session) (code int, err error) {
-	out := pipes.Client{In: s.input(x.term), Out: sink{Writer: s.to.out}, Err: sink{Writer: s.to.err}}
+	out := pipes.Client{In: s.inputOnce(x.term), Out: sink{Writer: s.to.out}, Err: sink{Writer: s.to.err}}
 	join := pipes.Join
 	if x.term.tty {
 		join, out.Err = pipes.JoinSocket, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +42,20 @@ func newSession(to streams, f termFlags, detach []byte, wish func(terminal.Wish)
 
 // end gives the terminal back as it was.
 func (s *session) end() { s.term.Restore() }
+
+// endOfInput is what a person types to end the input of a program (VEOF,
+// termios(3)): once ends a line that was begun, once more the input.
+const endOfInput = "\x04\x04"
+
+// inputOnce is input that ends with the session: a program with a terminal
+// learns that only by what is typed.
+func (s *session) inputOnce(wanted termFlags) io.Reader {
+	in := s.input(wanted)
+	if in == nil || !wanted.tty || s.term != nil {
+		return in
+	}
+	return io.MultiReader(in, strings.NewReader(endOfInput))
+}
 
 // input is what a person sends; nil for nothing.
 func (s *session) input(wanted termFlags) io.Reader {
