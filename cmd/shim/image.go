@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
 	"github.com/stagelet/stagelet/pkg/image/store"
+	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
@@ -179,10 +181,14 @@ func imageRemoveCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use:     "rm IMAGE...",
 		Aliases: []string{"remove"},
-		Short:   "Remove images, with all their names",
-		Long: `Remove images with all of their names. What an app still uses of an image stays
-on disk until that app is gone. An image that a prepared pod is going to be run
-with is not removed.`,
+		Short:   "Remove images, or one of their names",
+		Long: `Remove images: those that are named by their ids, with all of their names. Of an
+image that has other names, too, only the name that was given is taken away.
+
+What an app still uses of an image stays on disk until that app is gone. An image
+that a prepared pod is going to be run with is not removed.`,
+		Example: `  stagelet image rm registry.example.com/team/app:v1
+  stagelet image rm 36b4a76a`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			config, err := s.config()
@@ -195,10 +201,7 @@ with is not removed.`,
 			}
 			return withImages(s, func(images *store.Store) error {
 				for _, ref := range args {
-					if _, err := images.Resolve(ref); err != nil { // Remove itself is content
-						return err
-					}
-					if err := stage0.RemoveImage(images, pods, ref); err != nil {
+					if err := removeImage(c.Context(), images, pods, ref); err != nil {
 						return err
 					}
 				}
@@ -206,4 +209,18 @@ with is not removed.`,
 			})
 		},
 	}
+}
+
+// removeImage removes the image that ref means, or only the name that ref is
+// when it has others.
+func removeImage(ctx context.Context, images *store.Store, pods *pod.Store, ref string) error {
+	r, err := images.Resolve(ref) // Remove itself is content
+	if err != nil {
+		return err
+	}
+	name, err := image.ParseRef(ref)
+	if err == nil && len(r.Tags) > 1 && slices.Contains(r.Tags, name.String()) {
+		return images.Untag(ctx, name)
+	}
+	return stage0.RemoveImage(images, pods, ref)
 }
