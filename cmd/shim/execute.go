@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -61,19 +62,29 @@ func execute(ctx context.Context, root *cobra.Command) error {
 	each(root, func(c *cobra.Command) {
 		if !c.Runnable() && c.HasSubCommands() {
 			c.Args, c.RunE = cobra.ArbitraryArgs, group
+			return
 		}
 		if run := c.RunE; run != nil {
 			c.RunE = func(c *cobra.Command, args []string) error {
-				begun = c.HasParent() && !c.HasSubCommands()
+				begun = true
 				return run(c, args)
 			}
 		}
+		if check := c.Args; check != nil && !c.HasSubCommands() {
+			c.Args = func(c *cobra.Command, args []string) error { return showUse(c, check(c, args)) }
+		}
 	})
+	root.SetFlagErrorFunc(hintFlag)
 	c, err := root.ExecuteContextC(ctx)
-	if err == nil || begun {
-		return err
+	switch {
+	case err == nil:
+		return nil
+	case !begun:
+		return errs.New("read command line", errs.Invalid, "", fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
+	case errors.Is(err, os.ErrPermission) && os.Geteuid() != 0:
+		return fmt.Errorf("%w; only root may: try sudo", err)
 	}
-	return errs.New("read command line", errs.Invalid, "", fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
+	return err
 }
 
 func each(c *cobra.Command, do func(*cobra.Command)) {
@@ -83,15 +94,18 @@ func each(c *cobra.Command, do func(*cobra.Command)) {
 	}
 }
 
+// showUse tells those who gave too much or too little what is wanted.
+func showUse(c *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: the form is %q", err, strings.TrimSuffix(c.UseLine(), " [flags]"))
+}
+
 // group stands for commands that only have others below them.
 func group(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return c.Help()
 	}
-	hint := ""
-	c.SuggestionsMinimumDistance = 2 // edits
-	if similar := c.SuggestionsFor(args[0]); len(similar) > 0 {
-		hint = ", did you mean " + strings.Join(similar, " or ") + "?"
-	}
-	return fmt.Errorf("unknown command %q%s", args[0], hint)
+	return fmt.Errorf("unknown command %q%s", args[0], hintCommand(c, args[0]))
 }

@@ -55,9 +55,10 @@ func (i importing) read(ctx context.Context, images *store.Store, file string, p
 	}
 	meter := newMeter(progress)
 	defer meter.end()
-	return stage0.ImportFile(ctx, images, in, stage0.FileImport{
+	records, err := stage0.ImportFile(ctx, images, in, stage0.FileImport{
 		Name: i.name, Signature: signature, Insecure: i.insecure.list(), Resolve: i.resolve, Progress: meter.layer,
 	})
+	return records, errs.Wrap("read", file, err)
 }
 
 // signatureOf gives the signature of a file, nil when there is none or nobody

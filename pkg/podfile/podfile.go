@@ -99,7 +99,7 @@ func read(ctx context.Context, data []byte, o Options) (*File, error) {
 		Containers json.RawMessage `json:"containers"`
 	}
 	if err := json.Unmarshal(data, &form); err != nil {
-		return nil, invalid("", "it is no object: %v", err)
+		return nil, invalid("", "it is no object, neither of JSON nor of YAML: no pod is described")
 	}
 	switch {
 	case form.ACKind != nil:
