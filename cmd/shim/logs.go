@@ -135,7 +135,7 @@ func (l *logReader) read(ctx context.Context, n *node, apps []pod.App, out, errO
 	results := make([]error, len(apps))
 	var wait sync.WaitGroup
 	for i, a := range apps {
-		wait.Go(func() { results[i] = l.readOne(ctx, n, a, printers[i].print) })
+		wait.Go(func() { results[i] = l.readOne(ctx, n, a, printers[i].write) })
 	}
 	wait.Wait()
 	return errors.Join(results...)
@@ -176,7 +176,7 @@ type logPrinter struct {
 	open     [2]bool     // a line of the stream was begun, and goes on
 }
 
-func (p *logPrinter) print(l applog.Line) error {
+func (p *logPrinter) write(l applog.Line) error {
 	if l.Time.Before(p.reader.since) {
 		return nil
 	}

@@ -60,7 +60,7 @@ func (s *logSource) advance() {
 // printLine prints what is left of a line of the app, however many records.
 func (s *logSource) printLine() error {
 	for {
-		if err := s.printer.print(s.head); err != nil {
+		if err := s.printer.write(s.head); err != nil {
 			return err
 		}
 		if s.advance(); s.ended || !s.printer.isOpen() {
