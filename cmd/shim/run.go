@@ -98,6 +98,9 @@ func (r *running) run(ctx context.Context, s *settings, line commandLine, to str
 		if err != nil {
 			return err
 		}
+		if err := portsFree(n, plan.Pod.Ports); err != nil {
+			return r.own(err)
+		}
 		size := to.terminal().Size()
 		if err := r.term.fit(&plan, size); err != nil {
 			return err
