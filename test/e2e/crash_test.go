@@ -321,7 +321,8 @@ func (c *crashTest) images(t *testing.T) {
 	}
 }
 
-// pulls pulls an image, gives it a name more, pins and removes it.
+// pulls pulls an image, gives it a name more, pins it, and takes both names
+// away.
 func (c *crashTest) pulls(t *testing.T) {
 	c.arm(t)
 	r := newRegistry(t)
@@ -331,7 +332,7 @@ func (c *crashTest) pulls(t *testing.T) {
 		t.Error("it can't be pulled")
 	}
 	const name = "localhost/stagelet/pulled:v1"
-	for _, args := range [][]string{{"image", "tag", ref, name}, {"image", "pin", name}, {"image", "verify", name}, {"image", "rm", ref}} {
+	for _, args := range [][]string{{"image", "tag", ref, name}, {"image", "pin", name}, {"image", "verify", name}, {"image", "rm", ref}, {"image", "rm", name}} {
 		_, err := c.cliWith(c.env(), nil, args...)
 		if err == nil {
 			continue
