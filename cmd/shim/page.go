@@ -35,9 +35,7 @@ func servePage(ctx context.Context, c *config, n *node, out io.Writer) (*sync.Wa
 		o.Names, scheme = []string{web.AnyName}, "https"
 	}
 	serving.Go(func() {
-		page := web.New(o)
-		defer page.Close()
-		if err := web.Serve(ctx, l, page); err != nil {
+		if err := web.Serve(ctx, l, web.New(o)); err != nil {
 			klog.ErrorS(err, "No more web page")
 		}
 	})

@@ -18,7 +18,6 @@ func TestRegistryIsGuarded(t *testing.T) {
 	}
 	defer images.Close()
 	h := New(Options{Images: images, Token: token})
-	defer h.Close()
 	basic := func(r *http.Request) { r.SetBasicAuth("any", token) }
 	for _, c := range []struct {
 		method, path string

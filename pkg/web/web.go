@@ -52,30 +52,14 @@ var static embed.FS
 type server struct {
 	Options
 	uploads, followers slots
-	registry           *dist.Handler
 }
 
-// Page is the page with its API, and the registry's side beside it. Handlers
+// New gives the page with its API, and the registry's side beside it. Handlers
 // stop when the request's context does; one that panics ends its own request.
-type Page struct {
-	http.Handler
-	registry *dist.Handler
-}
-
-// New makes the page. It is to be closed.
-func New(o Options) *Page {
-	s := newServer(o)
-	return &Page{s.handler(), s.registry}
-}
-
-// Close lets go of what is held for clients, once none is served any more.
-func (p *Page) Close() { p.registry.Close() }
+func New(o Options) http.Handler { return newServer(o).handler() }
 
 func newServer(o Options) *server {
-	return &server{
-		Options: o, uploads: make(slots, maxUploads), followers: make(slots, maxFollowers),
-		registry: dist.New(o.Images, dist.Options{Warn: func(err error, what string) { klog.ErrorS(err, "Could not "+what) }}),
-	}
+	return &server{Options: o, uploads: make(slots, maxUploads), followers: make(slots, maxFollowers)}
 }
 
 // handler puts the three beside each other, each with patterns of its own.
@@ -83,7 +67,7 @@ func (s *server) handler() http.Handler {
 	all := http.NewServeMux()
 	all.Handle("/", page())
 	all.Handle("/api/", s.api())
-	all.Handle(dist.Root, s.registry)
+	all.Handle(dist.Root, dist.New(s.Images, dist.Options{Warn: func(err error, what string) { klog.ErrorS(err, "Could not "+what) }}))
 	return s.guard(all)
 }
 

@@ -61,9 +61,7 @@ func served(t *testing.T) (*image.Record, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := dist.New(s, dist.Options{Warn: func(err error, what string) { t.Errorf("%s: %v", what, err) }})
-	t.Cleanup(h.Close)
-	server := httptest.NewServer(h)
+	server := httptest.NewServer(dist.New(s, dist.Options{Warn: func(err error, what string) { t.Errorf("%s: %v", what, err) }}))
 	t.Cleanup(server.Close)
 	return records[0], strings.TrimPrefix(server.URL, "http://")
 }

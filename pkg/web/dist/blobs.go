@@ -21,7 +21,7 @@ func (h *Handler) blob(w http.ResponseWriter, r *http.Request, repo *repository,
 		r.Header.Del("Range")
 	}
 	absent := failure{http.StatusNotFound, "BLOB_UNKNOWN", "no image of " + repo.name + " here has " + string(d) + "; it may have been removed"}
-	for _, found := range repo.all() {
+	for _, found := range repo.images {
 		if found.ID == d {
 			data, err := h.store.ConfigBytes(found)
 			if isAbsent(err) {

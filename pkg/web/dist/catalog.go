@@ -26,12 +26,7 @@ type repository struct {
 	name   string
 	tags   map[string]*image.Record
 	images []*image.Record
-	// removed are no longer listed, but held for those who are pulling them.
-	removed []*image.Record
 }
-
-// all gives the images whose blobs are served.
-func (r *repository) all() []*image.Record { return slices.Concat(r.images, r.removed) }
 
 // catalog sorts the store's images by repository. One whose name no client can
 // write is left out.

@@ -61,7 +61,7 @@ const Root = "/v2/"
 // Handler serves the images of a store. Who may have them, and how long a
 // client may take for what is sent to it, is for others to decide.
 type Handler struct {
-	store *keeper
+	store Store
 	warn  func(err error, what string)
 	name  *regexp.Regexp
 	slots chan struct{}
@@ -70,14 +70,10 @@ type Handler struct {
 // New makes a handler.
 func New(s Store, o Options) *Handler {
 	return &Handler{
-		store: &keeper{Store: s, held: map[heldKey]*held{}}, warn: o.Warn, slots: make(chan struct{}, parallelLayers),
+		store: s, warn: o.Warn, slots: make(chan struct{}, parallelLayers),
 		name: regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`),
 	}
 }
-
-// Close lets go of the images that are held for clients. What is asked for
-// later is still served.
-func (h *Handler) Close() { h.store.close() }
 
 // ServeHTTP answers one request (OCI distribution-spec, "Endpoints").
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -109,9 +105,6 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	rest, reference := cutLast(path)
 	name, kind := cutLast(rest)
-	if kind == "manifests" || kind == "blobs" {
-		h.store.addTo(all)
-	}
 	serve, known := map[string]func(http.ResponseWriter, *http.Request, *repository, string) error{
 		"tags": tags, "manifests": h.manifest, "blobs": h.blob, "referrers": referrers,
 	}[kind]

@@ -3,7 +3,6 @@ package dist
 import (
 	"bytes"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -67,11 +66,6 @@ func (h *Handler) manifest(w http.ResponseWriter, r *http.Request, repo *reposit
 			return err
 		}
 	}
-	if r.Method == http.MethodGet && slices.Contains(repo.images, found) {
-		if err := h.store.keep(r.Context(), repo.name, found); err != nil { // a removal would break the pull, no more
-			h.warn(err, "hold "+string(found.ID)+" for its client")
-		}
-	}
 	serveDocument(w, r, d, doc)
 	return nil
 }
@@ -79,7 +73,7 @@ func (h *Handler) manifest(w http.ResponseWriter, r *http.Request, repo *reposit
 // byDigest gives the image of repo whose manifest, as it is served, has that
 // digest; nil when there is none.
 func (h *Handler) byDigest(repo *repository, d image.Digest) (*image.Record, document, error) {
-	for _, r := range repo.all() {
+	for _, r := range repo.images {
 		doc, err := h.documentOf(r)
 		if isAbsent(err) { // it is being removed
 			continue
