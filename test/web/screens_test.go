@@ -72,7 +72,7 @@ func TestScreens(t *testing.T) {
 			b.says("exited 137")
 			look("ended")
 			n.command("rm", id)
-			n.command("image", "rm", longName)
+			n.command("image", "rm", longName, "registry.example.com/short:v1")
 		})
 		n.t = t
 	}

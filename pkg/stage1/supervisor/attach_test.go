@@ -51,10 +51,12 @@ func (a *attached) expect(end string) {
 
 func TestAttach(t *testing.T) {
 	p := start(t)
-	id := p.add(script("echo first; while read x; do echo got $x; [ $x = end ] && exit 0; done; echo eof"), stdin)
+	id := p.add(script("read x; read x; echo first; while read x; do echo got $x; [ $x = end ] && exit 0; done; echo eof"), stdin)
 	one, two := p.attach(id), p.attach(id)
-	time.Sleep(100 * time.Millisecond) // both are in before the app is
 	p.startApp(id)
+	for _, a := range []*attached{one, two} { // both are in before the app speaks
+		letTalk(t, a)
+	}
 	one.expect("first\n")
 	two.expect("first\n")
 	io.WriteString(one.in, "a\n")

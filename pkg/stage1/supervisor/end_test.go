@@ -78,16 +78,26 @@ func TestPodEndsWithItsApps(t *testing.T) {
 	}
 }
 
+// talker says 200 kB, once a line came: whoever sent it is attached by then.
+var talker = script("read x; i=0; while [ $i -lt 2000 ]; do echo " + strings.Repeat("x", 99) + "; i=$((i+1)); done")
+
+func letTalk(t *testing.T, a *attached) {
+	t.Helper()
+	if _, err := io.WriteString(a.in, "go\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Who reads slowly gets all of what the last app said.
 func TestPodEndsAfterItsOutputIsTaken(t *testing.T) {
 	p := start(t, endsWithApps)
-	id := p.add(script("i=0; while [ $i -lt 2000 ]; do echo 0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456; i=$((i+1)); done"))
+	id := p.add(talker, stdin)
 	a := p.attach(id)
-	time.Sleep(100 * time.Millisecond) // it is in before the app is
 	p.startApp(id)
+	letTalk(t, a)
 	eventually(t, "the app's end", func() bool { return p.status(id).State == manifest.AppExited })
 	data, err := io.ReadAll(a.out)
-	if err != nil || len(data) != 2000*98 {
+	if err != nil || len(data) != 2000*100 {
 		t.Errorf("%d bytes, %v", len(data), err)
 	}
 	if err := p.exited(); err != nil {
@@ -128,7 +138,8 @@ func TestPodEndsWithAnAppThatCannotStart(t *testing.T) {
 // An app that was never started keeps its pod; without it, the pod ends.
 func TestPodEndsWhenTheLastAppIsRemoved(t *testing.T) {
 	p := start(t, endsWithApps)
-	first, second := p.runApp(script("true")), p.add(script("true"))
+	first, second := p.add(script("true")), p.add(script("true"))
+	p.startApp(first)
 	p.awaitExit(first)
 	p.must(wire.RemoveApp, wire.AppParams{ID: second}, nil)
 	if err := p.exited(); err != nil {
