@@ -54,7 +54,11 @@ func (s *server) subscribe(t *testing.T) events {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = s.runtime.GetContainerEvents(ctx, stream, func(cri.RuntimeService_GetContainerEventsClient) { close(connected) })
+		_ = s.runtime.GetContainerEvents(ctx, stream, func(c cri.RuntimeService_GetContainerEventsClient) {
+			if _, err := c.Header(); err == nil { // it comes once the server has subscribed
+				close(connected)
+			}
+		})
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	select {
@@ -62,8 +66,6 @@ func (s *server) subscribe(t *testing.T) events {
 	case <-time.After(patience):
 		t.Fatal("no stream of events")
 	}
-	// The stream is open on this side; the server subscribes a moment later.
-	time.Sleep(100 * time.Millisecond)
 	return stream
 }
 

@@ -136,7 +136,6 @@ func TestMirrorThatComesBack(t *testing.T) {
 		return true
 	})
 	client := testClient(t, Options{CertsDir: hostsDir(t, name, fmt.Sprintf("server = %q\n[host.%q]\n", origin.URL, mirror.URL))})
-	client.timing.breakerOpen = 50 * time.Millisecond
 	mustPull(t, client, name+"/app:v1", PullOptions{})
 	before := len(mirror.requests(""))
 	mustPull(t, client, name+"/app:v1", PullOptions{})
@@ -144,7 +143,9 @@ func TestMirrorThatComesBack(t *testing.T) {
 		t.Error("a mirror in trouble was asked again at once")
 	}
 	mirror.on(nil)
-	time.Sleep(60 * time.Millisecond)
+	for _, b := range client.breakers {
+		b.until = time.Now()
+	}
 	at := len(origin.requests(""))
 	mustPull(t, client, name+"/app:v1", PullOptions{})
 	if len(origin.requests("")) != at {

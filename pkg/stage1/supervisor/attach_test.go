@@ -110,10 +110,10 @@ func TestAppWithoutStdinReadsNothing(t *testing.T) {
 
 func TestSlowAttacherIsLetGo(t *testing.T) {
 	p := start(t)
-	id := p.runApp(script("read x; head -c 2000000 /dev/zero | tr '\\0' '\\n'; echo end"), stdin, withZero)
+	id := p.runApp(script("read x; read x; head -c 2000000 /dev/zero | tr '\\0' '\\n'; echo end"), stdin, withZero)
 	slow, other := p.attach(id), p.attach(id)
 	go io.Copy(io.Discard, other.out)
-	time.Sleep(100 * time.Millisecond)
+	letTalk(t, slow)
 	begin := time.Now()
 	io.WriteString(other.in, "go\n")
 	if st := p.awaitExit(id); st.ExitCode != 0 {
@@ -135,10 +135,10 @@ func TestSlowAttacherIsLetGo(t *testing.T) {
 
 func TestTerminal(t *testing.T) {
 	p := start(t)
-	id := p.add(script("tty; read x; stty size; echo got $x; exit 6"), tty, stdin)
+	id := p.add(script("read x; tty; read x; stty size; echo got $x; exit 6"), tty, stdin)
 	a := p.attach(id)
-	time.Sleep(50 * time.Millisecond)
 	p.startApp(id)
+	letTalk(t, a)
 	a.expect("/dev/pts/0\r\n")
 	p.must(wire.ResizeTTY, wire.ResizeParams{ID: id, Rows: 40, Cols: 132}, nil)
 	io.WriteString(a.in, "typed\n")

@@ -109,10 +109,10 @@ func TestPodEndsAfterItsOutputIsTaken(t *testing.T) {
 // shutdown.
 func TestShutdownWhileThePodEnds(t *testing.T) {
 	p := start(t, endsWithApps)
-	id := p.add(script("i=0; while [ $i -lt 2000 ]; do echo " + strings.Repeat("x", 99) + "; i=$((i+1)); done"))
-	p.attach(id)
-	time.Sleep(100 * time.Millisecond)
+	id := p.add(talker, stdin)
+	a := p.attach(id)
 	p.startApp(id)
+	letTalk(t, a)
 	eventually(t, "the app's end", func() bool { return p.status(id).State == manifest.AppExited })
 	other := p.write(script("true"))
 	other.ID = id // it is refused, this way or the other

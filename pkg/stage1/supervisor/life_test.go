@@ -39,9 +39,9 @@ func TestLifeOfAnApp(t *testing.T) {
 
 func TestExitBySignal(t *testing.T) {
 	p := start(t)
-	id := p.runApp(script("trap 'exit 3' TERM; while :; do sleep 0.05; done"))
+	id := p.runApp(script("trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"))
 	wantKind(t, p.call(wire.RemoveApp, wire.AppParams{ID: id}, nil), errs.Precondition)
-	time.Sleep(200 * time.Millisecond)
+	eventually(t, "the trap", func() bool { return text(readLog(t, p.logPath(id)), "stdout") == "ready\n" })
 	p.must(wire.SignalApp, wire.SignalParams{ID: id, Signal: int(syscall.SIGTERM)}, nil)
 	if st := p.awaitExit(id); st.ExitCode != 3 {
 		t.Errorf("status %+v", st)

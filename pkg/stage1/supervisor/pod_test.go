@@ -275,16 +275,17 @@ func TestIdempotentAdd(t *testing.T) {
 // A runtime that hangs is its app's trouble only.
 func TestHungStartBlocksNobody(t *testing.T) {
 	p := start(t)
-	fifo := filepath.Join(t.TempDir(), "fifo")
+	dir := t.TempDir()
+	fifo, begun := filepath.Join(dir, "fifo"), filepath.Join(dir, "begun")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	hung := p.add(func(_ *manifest.App, s spec) {
-		s["hooks"] = map[string]any{"createRuntime": []map[string]any{{"path": "/bin/sh", "args": []string{"sh", "-c", "exec cat " + fifo}}}}
+		s["hooks"] = map[string]any{"createRuntime": []map[string]any{{"path": "/bin/sh", "args": []string{"sh", "-c", "touch " + begun + "; exec cat " + fifo}}}}
 	})
 	failed := make(chan error)
 	go func() { failed <- p.call(wire.StartApp, wire.AppParams{ID: hung}, nil) }()
-	time.Sleep(300 * time.Millisecond)
+	eventually(t, "the start", func() bool { _, err := os.Stat(begun); return err == nil })
 	ok := p.runApp(script("exit 0"))
 	p.awaitExit(ok)
 	wantKind(t, p.call(wire.RemoveApp, wire.AppParams{ID: hung}, nil), errs.Precondition)
