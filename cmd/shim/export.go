@@ -4,12 +4,11 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/outfile"
 )
 
 func exportCommand(s *settings) *cobra.Command {
@@ -47,24 +46,18 @@ func archiveFlag(c *cobra.Command, file *string) {
 	c.Flags().StringVarP(file, "output", "o", "-", `file to write; "-": standard output`)
 }
 
-// writeArchive has an archive written to file, which is there whole or as it
-// was before, or to out where file is "-".
+// writeArchive has an archive written to file, as outfile.Write does it, or to
+// out where file is "-".
 func writeArchive(op, file string, out io.Writer, write func(io.Writer) error) error {
-	if file == "-" {
-		if isTerminal(out) {
-			return errs.New(op, errs.Invalid, "", errors.New("an archive is nothing for a terminal: name a file with -o"))
-		}
-		w := bufio.NewWriterSize(out, 1<<20)
+	buffered := func(to io.Writer) error {
+		w := bufio.NewWriterSize(to, 1<<20)
 		return errors.Join(write(w), w.Flush())
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
-	if err != nil {
-		return errs.Wrap(op, file, err)
+	if file != "-" {
+		return errs.Wrap("write", file, outfile.Write(file, 0o644, buffered))
 	}
-	defer func() { _ = os.Remove(f.Name()) }() // it has another name by then, if all is well
-	w := bufio.NewWriterSize(f, 1<<20)
-	if err := errors.Join(write(w), w.Flush(), f.Chmod(0o644), f.Close()); err != nil {
-		return err
+	if isTerminal(out) {
+		return errs.New(op, errs.Invalid, "", errors.New("an archive is nothing for a terminal: name a file with -o"))
 	}
-	return errs.Wrap(op, file, os.Rename(f.Name(), file))
+	return buffered(out)
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stagelet/stagelet/cmd/shim/internal/terminal"
-	"github.com/stagelet/stagelet/internal/atomicfile"
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/outfile"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage0"
 )
@@ -139,7 +139,10 @@ func (r *asking) saveID(id string) error {
 	if r.idFile == "" {
 		return nil
 	}
-	return errs.Wrap("save id of pod", r.idFile, atomicfile.Write(r.idFile, []byte(id+"\n"), 0o644))
+	return errs.Wrap("save id of pod", r.idFile, outfile.Write(r.idFile, 0o644, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, id)
+		return err
+	}))
 }
 
 // leave starts all apps and prints the pod's id.

@@ -29,6 +29,7 @@ var floors = map[string]int{
 	"internal/crash":      0,
 	"internal/systemd":    0,
 	"internal/pipes":      1,
+	"internal/outfile":    1,
 	"trustedkeys":         0,
 
 	"pkg/pod/manifest": 1,

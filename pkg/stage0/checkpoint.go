@@ -17,6 +17,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/outfile"
 	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/layer"
@@ -91,34 +92,9 @@ func (e *Engine) checkpointDir() (string, error) {
 	return os.MkdirTemp(e.checkpoints(), "app-")
 }
 
-// archive writes the tree at dir as a tar to location. Until it is whole it
-// has no name, so that nothing is left of it, whoever dies; where the file
-// system has no such files, it has one beside location. That is how it takes
-// the place of a file, too.
+// archive writes the tree at dir as a tar to location.
 func archive(ctx context.Context, dir, location string) error {
-	beside := atomicfile.TempName(location)
-	f, err := sys.CreateUnnamed(filepath.Dir(location))
-	unnamed := err == nil
-	if errors.Is(err, errs.Unsupported) {
-		f, err = os.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	}
-	if err != nil {
-		return err
-	}
-	err = layer.Diff(ctx, dir, f)
-	if err == nil && unnamed {
-		if err = sys.GiveName(f, location); !errors.Is(err, errs.Exists) {
-			return errors.Join(err, f.Close())
-		}
-		err = sys.GiveName(f, beside)
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(beside, location)
-	}
-	if err != nil {
-		err = errors.Join(err, os.RemoveAll(beside)) // if it is there
-	}
-	return err
+	return outfile.Write(location, 0o600, func(w io.Writer) error { return layer.Diff(ctx, dir, w) })
 }
 
 // CheckpointPod writes apps of a pod into the empty directory dir, as they all
