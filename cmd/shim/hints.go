@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/stagelet/stagelet/pkg/network"
 )
 
 // hintCommand says which command may have been meant: what docker, rkt and
@@ -53,4 +55,13 @@ func hintFlag(c *cobra.Command, err error) error {
 		return err
 	}
 	return fmt.Errorf("%w, did you mean %s?", err, strings.Join(similar, " or "))
+}
+
+// hintNetwork tells a person whose pod finds no network how it runs without one
+// that the host's administrator sees to.
+func hintNetwork(err error, how string) error {
+	if !errors.Is(err, network.ErrNoConfiguration) {
+		return err
+	}
+	return fmt.Errorf("%w (without that, %s)", err, how)
 }

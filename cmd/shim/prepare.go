@@ -112,7 +112,7 @@ func (r *runningPrepared) run(ctx context.Context, s *settings, id string, to st
 		}
 		l, err := n.engine.RunPrepared(context.WithoutCancel(ctx), p.Pod.ID)
 		if err != nil {
-			return err
+			return hintNetwork(err, "prepare it anew: with --net=host or --net=none, or run it with --network-default=bridge")
 		}
 		if r.detach {
 			return leave(ctx, n, l, to.out, r.output)

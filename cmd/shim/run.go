@@ -114,12 +114,20 @@ func (r *running) run(ctx context.Context, s *settings, line commandLine, to str
 		}
 		switch {
 		case err != nil:
-			return r.own(err)
+			return r.own(hintNetwork(err, r.otherNetwork()))
 		case r.detach:
 			return leave(ctx, n, l, to.out, r.output)
 		}
 		return show(ctx, n.engine, l, to, size, keys)
 	})
+}
+
+// otherNetwork says how the pod runs where no network is configured.
+func (r *asking) otherNetwork() string {
+	if r.file != "" {
+		return "run it with --network-default=bridge"
+	}
+	return "run it with --network-default=bridge, --net=host or --net=none"
 }
 
 // launched goes on with what was launched, whoever interrupted that: the pod

@@ -37,7 +37,7 @@ func (n *Network) Add(ctx context.Context, p Pod) (*manifest.Network, error) {
 	}
 	c := n.configs.inForce()
 	if c.list == nil {
-		return nil, errs.New(op, errs.Unavailable, p.describe(), errors.New(n.missing(c)))
+		return nil, errs.New(op, errs.Unavailable, p.describe(), n.missing(c))
 	}
 	if err := acquire(ctx, n.adding); err != nil {
 		return nil, errs.Wrap(op, p.describe(), err)

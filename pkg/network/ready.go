@@ -53,7 +53,7 @@ func (n *Network) Ready() error {
 	n.configs.pokeIfStale()
 	c := n.configs.current.Load()
 	if c.list == nil {
-		return errs.New(op, errs.Unavailable, "", errors.New(n.missing(c)))
+		return errs.New(op, errs.Unavailable, "", n.missing(c))
 	}
 	for _, p := range c.list.Plugins {
 		if _, err := (&runner{}).FindInPath(p.Network.Type, n.opts.BinDirs); err != nil {
@@ -78,9 +78,14 @@ func (n *Network) Ready() error {
 	return nil
 }
 
-// missing says why there is no network, and the next step.
-func (n *Network) missing(c *config) string {
-	text := "no usable configuration in " + n.opts.ConfDir
+// ErrNoConfiguration is why nothing can be connected where there is no network
+// for pods, and the built-in one isn't wanted.
+var ErrNoConfiguration = errors.New("no usable configuration")
+
+// missing says why there is no network, and the next step of who administers
+// the host.
+func (n *Network) missing(c *config) error {
+	text := "in " + n.opts.ConfDir
 	if len(c.skipped) > 0 {
 		text += " (" + strings.Join(c.skipped, "; ") + ")"
 	}
@@ -88,9 +93,9 @@ func (n *Network) missing(c *config) string {
 		text += ": " + c.problem
 	}
 	if n.opts.Default == "" {
-		return text + "; install a network add-on, or set network.default to bridge"
+		return fmt.Errorf("%w %s; install a network add-on, or set network.default to bridge", ErrNoConfiguration, text)
 	}
-	return text + "; install a network add-on, or correct what is there"
+	return fmt.Errorf("no usable configuration %s; install a network add-on, or correct what is there", text)
 }
 
 // prober remembers what the plugins of one configuration say of themselves.
