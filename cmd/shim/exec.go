@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -110,14 +111,42 @@ func (x *execution) enter(ctx context.Context, e *stage0.Engine, a pod.App, comm
 	if err != nil {
 		return err
 	}
+	heard := &overheard{Writer: s.to.err}
+	s.to.err = heard
 	code, err := x.join(ctx, e, a, command, s)
 	if sig := signalled.Load(); sig != 0 {
 		return ended(signalExit + int(sig))
 	}
-	if err != nil {
-		return notRun(err)
+	switch {
+	case err == nil:
+		return ended(code)
+	case errors.Is(err, errs.Invalid) && heard.ends(err):
+		return ended(stage0.CommandExitCode(err))
 	}
-	return ended(code)
+	return notRun(err)
+}
+
+// overheard is output whose end is remembered: an OCI runtime may say why a
+// command can't be run in its log and on the command's own streams.
+type overheard struct {
+	io.Writer
+	last []byte
+}
+
+// maxOverheard is how much of the end is remembered, in bytes.
+const maxOverheard = 4 << 10
+
+func (o *overheard) Write(p []byte) (int, error) {
+	o.last = append(o.last, p...)
+	o.last = o.last[max(0, len(o.last)-maxOverheard):]
+	return o.Writer.Write(p)
+}
+
+// ends says that the output ended with a line that err ends with, too.
+func (o *overheard) ends(err error) bool {
+	text := strings.TrimSpace(string(o.last))
+	line := text[strings.LastIndexByte(text, '\n')+1:]
+	return line != "" && strings.HasSuffix(err.Error(), line)
 }
 
 // signalExit is what a shell adds to the number of a signal that ended

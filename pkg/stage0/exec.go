@@ -3,6 +3,7 @@ package stage0
 import (
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"strings"
 
@@ -38,7 +39,17 @@ func (e *Engine) Exec(ctx context.Context, app string, r ExecRequest) (exitCode 
 		ID: a.ID, Exec: cmp.Or(r.Name, pod.NewID()), Args: r.Args,
 		TTY: r.TTY, Rows: r.Size.Rows, Cols: r.Size.Cols,
 	}, files...)
-	return code, errs.Wrap(op, a.Name, err)
+	return code, ofApp(op, a, err)
+}
+
+// ofApp is errs.Wrap for what a supervisor says of an app, which it knows by
+// its id alone: the name takes that one's place.
+func ofApp(op string, a pod.App, err error) error {
+	var said *errs.Error
+	if errors.As(err, &said) && said.Subject == a.ID && said.Err != nil {
+		return errs.New(op, said.Kind, a.Name, said.Err)
+	}
+	return errs.Wrap(op, a.Name, err)
 }
 
 // orNull puts /dev/null in the place of files that are nil, until closeNull.

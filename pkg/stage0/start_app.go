@@ -31,7 +31,7 @@ func (e *Engine) startApp(ctx context.Context, p *pod.Snapshot, a pod.App) error
 	crash.Point("stage0.start.started")
 	if err != nil { // the app has ended now: who is told so must also see it
 		_ = e.catchUp(ctx, p.Pod.ID) // else its event will tell
-		return errs.Wrap("start app", a.Name, err)
+		return ofApp("start app", a, err)
 	}
 	e.setStatus(p.Pod.ID, a.ID, status)
 	return nil
