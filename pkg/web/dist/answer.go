@@ -26,13 +26,14 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var f failure
 	if !errors.As(err, &f) {
 		f = failure{http.StatusInternalServerError, "UNKNOWN", err.Error()}
-		switch errs.KindOf(err) {
-		case errs.Canceled:
-			return // nobody is there to be told
-		case errs.Unavailable, errs.Timeout, errs.Exhausted:
+		kind := errs.KindOf(err)
+		switch kind {
+		case errs.Canceled, errs.Unavailable, errs.Timeout, errs.Exhausted:
 			f.status = http.StatusServiceUnavailable
 		}
-		h.warn(err, "serve "+r.URL.Path)
+		if kind != errs.Canceled { // by a client that is gone, or the server's end, which others are told of
+			h.warn(err, "serve "+r.URL.Path)
+		}
 	}
 	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "5")

@@ -21,6 +21,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
 	"github.com/stagelet/stagelet/pkg/image"
@@ -484,4 +485,22 @@ func TestClientsThatLeave(t *testing.T) {
 	<-began
 	leave()
 	response.Body.Close()
+}
+
+// ending is a store whose server is being stopped.
+type ending struct{ dist.Store }
+
+func (ending) Borrow(context.Context, *image.Record) (func(), error) {
+	return nil, errs.Wrap("lock image store", "", context.Canceled)
+}
+
+// Who still waits when the server ends is told so, and gets no empty layer.
+func TestServerEnds(t *testing.T) {
+	n := newNode(t, func(s dist.Store) dist.Store { return ending{s} })
+	r := n.add("app:1", busybox.Image.WriteDocker)
+	a := n.do(http.MethodGet, "/v2/app/blobs/"+string(r.Layers[0].DiffID))
+	a.refused(t, "layer", http.StatusServiceUnavailable, "UNKNOWN")
+	if a.Get("Retry-After") == "" {
+		t.Error("it isn't said when to try again")
+	}
 }
