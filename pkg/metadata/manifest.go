@@ -33,7 +33,7 @@ func (s *Service) podManifest(p *pod.Snapshot, _ *http.Request) (string, []byte,
 	}
 	for _, v := range p.Pod.Volumes {
 		m.Volumes = append(m.Volumes, appc.Volume{
-			Name: v.Name, Kind: appc.VolumeEmpty, Mode: strconv.FormatUint(uint64(v.Mode), 8), UID: number(v.UID), GID: number(v.GID),
+			Name: v.Name, Kind: appc.VolumeEmpty, Mode: strconv.FormatUint(uint64(v.Permissions()), 8), UID: number(v.UID), GID: number(v.GID),
 		})
 	}
 	for _, port := range p.Pod.Ports {

@@ -61,7 +61,7 @@ func testPod(id string) *pod.Snapshot {
 		Pod: &manifest.Pod{
 			ID: id, Annotations: map[string]string{"ip-address": "10.1.2.3", "example.com/b": "c"},
 			Namespaces: manifest.Namespaces{Network: manifest.NamespacePod},
-			Volumes:    []manifest.EmptyVolume{{Name: "work", Mode: 0o700, UID: 7}},
+			Volumes:    []manifest.EmptyVolume{{Name: "work", Mode: 0o700, UID: 7}, {Name: "plain"}},
 			Ports:      []manifest.PortMapping{{Protocol: "tcp", HostPort: 80, PodPort: 8080}},
 			Metadata:   &manifest.Metadata{Port: Port, Token: strings.Repeat("t", 64)},
 		},
@@ -159,7 +159,7 @@ func TestPodManifest(t *testing.T) {
 	if _, err := appc.ParsePodManifest(sound); err != nil {
 		t.Errorf("%v:\n%s", err, body)
 	}
-	if v := m.Apps[0].App.Environment[0]; v.Name != "A" || v.Value != "b=c" || m.Apps[0].Image.Name != "example.com/aci" || m.Volumes[0].Mode != "700" {
+	if v := m.Apps[0].App.Environment[0]; v.Name != "A" || v.Value != "b=c" || m.Apps[0].Image.Name != "example.com/aci" || m.Volumes[0].Mode != "700" || m.Volumes[1].Mode != "755" {
 		t.Errorf("%s", body)
 	}
 }

@@ -37,11 +37,7 @@ func makeVolume(path string, v manifest.EmptyVolume, uid, gid int) error {
 	if err := os.Chown(path, uid, gid); err != nil {
 		return err
 	}
-	mode := v.Mode
-	if mode == 0 {
-		mode = manifest.DefaultVolumeMode
-	}
-	return os.Chmod(path, fileMode(mode)) // behind chown, which takes set-id bits away
+	return os.Chmod(path, fileMode(v.Permissions())) // behind chown, which takes set-id bits away
 }
 
 // fileMode gives the bits of chmod(2) as os has them.

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,13 +14,16 @@ import (
 // the pod.
 type EmptyVolume struct {
 	Name string `json:"name"`           // lower-case letters, digits and '-' (appc AC Name)
-	Mode uint32 `json:"mode,omitempty"` // permission bits; 0: 0755
+	Mode uint32 `json:"mode,omitempty"` // see Permissions
 	UID  uint32 `json:"uid,omitempty"`  // of the pod's user namespace, as GID
 	GID  uint32 `json:"gid,omitempty"`
 }
 
-// DefaultVolumeMode is the mode of a volume that names none.
-const DefaultVolumeMode = 0o755
+// defaultVolumeMode is the mode of a volume that names none.
+const defaultVolumeMode = 0o755
+
+// Permissions gives the bits of chmod(2) that the volume is made with.
+func (v EmptyVolume) Permissions() uint32 { return cmp.Or(v.Mode, defaultVolumeMode) }
 
 // maxVolumes bounds the empty volumes of a pod.
 const maxVolumes = 256
