@@ -63,29 +63,12 @@ func (d Dependency) means(id image.Digest, m *ImageManifest) bool {
 	return true
 }
 
-// stored gives the image that d means from the store, the one that came last;
-// nil: there is none.
+// stored gives the image that d means from the store; nil: there is none, or
+// it is being removed just now.
 func (x *renderer) stored(ctx context.Context, d Dependency) (*rendered, error) {
-	all, err := x.store.List()
-	if err != nil {
+	found, manifest, err := x.lookUp(d)
+	if err != nil || found == nil {
 		return nil, err
-	}
-	var found *image.Record
-	var manifest *ImageManifest
-	for _, r := range all {
-		if r.AppC == nil || found != nil && !found.ImportedAt.Before(r.ImportedAt) {
-			continue
-		}
-		m, err := ManifestOf(x.store, r)
-		if err != nil {
-			return nil, err
-		}
-		if d.means(r.AppC.ID, m) {
-			found, manifest = r, m
-		}
-	}
-	if found == nil {
-		return nil, nil
 	}
 	name, err := nameOf(manifest, "")
 	if err == nil {
@@ -95,6 +78,9 @@ func (x *renderer) stored(ctx context.Context, d Dependency) (*rendered, error) 
 		return nil, err
 	}
 	give, err := x.store.Borrow(ctx, found)
+	if errors.Is(err, errs.NotFound) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +92,29 @@ func (x *renderer) stored(ctx context.Context, d Dependency) (*rendered, error) 
 		}})
 	}
 	return r, nil
+}
+
+// lookUp finds the image of the store that d means, the one that came last.
+// One whose manifest is gone or damaged is none, whatever d means.
+func (x *renderer) lookUp(d Dependency) (found *image.Record, manifest *ImageManifest, err error) {
+	all, err := x.store.List()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range all {
+		if r.AppC == nil || found != nil && !found.ImportedAt.Before(r.ImportedAt) {
+			continue
+		}
+		m, err := ManifestOf(x.store, r)
+		switch {
+		case errors.Is(err, errs.NotFound), errors.Is(err, errs.Corrupt), errors.Is(err, errs.Invalid):
+		case err != nil:
+			return nil, nil, err
+		case d.means(r.AppC.ID, m):
+			found, manifest = r, m
+		}
+	}
+	return found, manifest, nil
 }
 
 // fetched gets the image that d means from outside.

@@ -45,7 +45,7 @@ func plainDir(t testing.TB) string {
 	return dir
 }
 
-func importACI(s *store.Store, data []byte, o appc.Options) (*image.Record, error) {
+func importACI(s appc.Store, data []byte, o appc.Options) (*image.Record, error) {
 	return appc.Import(context.Background(), s, bytes.NewReader(data), o)
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/stagelet/stagelet/internal/testutil/imagestore"
 	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
+	"github.com/stagelet/stagelet/pkg/image/store"
 )
 
 // cutTo limits what a manifest leaves.
@@ -325,4 +326,61 @@ func TestDamagedDependency(t *testing.T) {
 		t.Errorf("images %v, %v", all, err)
 	}
 	imagestore.ExpectClean(t, s)
+}
+
+// leaving is a store whose images others remove: at is when.
+type leaving struct {
+	*store.Store
+	at func(what string, r *image.Record)
+}
+
+func (s leaving) AppCManifest(r *image.Record) ([]byte, error) {
+	s.at("manifest", r)
+	return s.Store.AppCManifest(r)
+}
+
+func (s leaving) Borrow(ctx context.Context, r *image.Record) (func(), error) {
+	s.at("layers", r)
+	return s.Store.Borrow(ctx, r)
+}
+
+// A dependency that goes away while it is looked at is one that isn't there; so
+// is one that is damaged, and none is in the way of another.
+func TestDependenciesThatGoAwayMeanwhile(t *testing.T) {
+	testutil.CheckLeaks(t)
+	base, other := acibuild.New(t, named("base", ""), file("y", "base")), acibuild.New(t, named("other", ""))
+	app := acibuild.New(t, depending("app", "base"), file("x", "app"))
+	for _, when := range []string{"manifest", "layers"} {
+		t.Run(when, func(t *testing.T) {
+			s := newStore(t)
+			leaves := leaving{s, func(what string, r *image.Record) {
+				if what != when {
+					return
+				}
+				if err := s.Remove(string(r.ID)); err != nil {
+					t.Error(err)
+				}
+			}}
+			mustImport(t, s, base, appc.Options{})
+			if _, err := importACI(leaves, app, appc.Options{}); !errors.Is(err, errs.NotFound) {
+				t.Errorf("with nobody to ask: %v", err)
+			}
+			mustImport(t, s, base, appc.Options{})
+			r, err := importACI(leaves, app, appc.Options{Resolve: shelf{"base": base}.resolve})
+			if err != nil {
+				t.Fatal(err)
+			}
+			verify(t, s, r)
+		})
+	}
+	t.Run("damaged", func(t *testing.T) {
+		s := newStore(t)
+		mustImport(t, s, base, appc.Options{})
+		damaged := mustImport(t, s, other, appc.Options{})
+		blob := filepath.Join(s.Root(), "blobs", image.FileName(damaged.AppC.Manifest))
+		if err := os.WriteFile(blob, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		verify(t, s, mustImport(t, s, app, appc.Options{}))
+	})
 }
