@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/stagelet/stagelet/cmd/shim/internal/terminal"
 	"github.com/stagelet/stagelet/internal/errs"
@@ -45,6 +46,9 @@ second does, by force.
 			id, set := args[0], c.Flags()
 			if err := set.Parse(args[1:]); err != nil { // people write flags behind it, too
 				return errs.New("read command line", errs.Invalid, "", err)
+			}
+			if set.Changed("help") {
+				return pflag.ErrHelp
 			}
 			return x.run(c.Context(), s, id, set.Args(), streamsOf(c))
 		},

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/stagelet/stagelet/internal/errs"
 )
@@ -67,7 +68,11 @@ func execute(ctx context.Context, root *cobra.Command) error {
 		if run := c.RunE; run != nil {
 			c.RunE = func(c *cobra.Command, args []string) error {
 				begun = true
-				return run(c, args)
+				err := run(c, args)
+				if errors.Is(err, pflag.ErrHelp) { // it was among the arguments
+					return c.Help()
+				}
+				return err
 			}
 		}
 		if check := c.Args; check != nil && !c.HasSubCommands() {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/stagelet/stagelet/cmd/shim/internal/podflags"
 	"github.com/stagelet/stagelet/internal/errs"
@@ -61,6 +62,8 @@ func (r *asking) read(line commandLine) (*request, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case r.given("help"): // behind an image
+		return nil, pflag.ErrHelp
 	case len(apps) == 0 && r.file == "":
 		return nil, errs.New(op, errs.Invalid, "", errors.New("an image is missing: say its name, id, file or URL, or name a --pod-manifest"))
 	case len(apps) > 0 && r.file != "":
