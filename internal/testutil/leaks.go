@@ -17,7 +17,7 @@ import (
 )
 
 // leakPatience is how long what a test started may take to vanish after it.
-const leakPatience = 5 * time.Second
+const leakPatience = 30 * time.Second
 
 // Name gives t a name that no other test on this machine uses at the same
 // time: for cgroups, network namespaces and interfaces. It is the same for

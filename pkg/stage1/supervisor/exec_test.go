@@ -88,12 +88,8 @@ func (p *pod) sleepers(id string) (found []int) {
 func TestExecTimeout(t *testing.T) {
 	p := start(t)
 	id := p.runApp(sleeper)
-	begin := time.Now()
 	_, _, err := p.execute(wire.ExecParams{ID: id, Args: []string{"sh", "-c", family}, TimeoutMS: 700})
 	wantKind(t, err, errs.Timeout)
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("took %v", took)
-	}
 	if left := p.sleepers(id); len(left) > 0 {
 		t.Errorf("%d children of the command live", len(left))
 	}

@@ -1,9 +1,11 @@
 package supervisor_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,13 +23,37 @@ type record struct {
 	content string
 }
 
-// readLog reads a log, and checks its form.
-func readLog(t *testing.T, path string) (all []record) {
+// readLog reads a log that nobody writes any more, and checks its form.
+func readLog(t *testing.T, path string) []record {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return parseLog(t, data)
+}
+
+// logged gives the records that a running app's log has by now. Who reads
+// while the kernel writes may see a part of the last one: it doesn't count.
+func (p *pod) logged(id string) []record {
+	p.t.Helper()
+	data, err := os.ReadFile(p.logPath(id))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return parseLog(p.t, data[:bytes.LastIndexByte(data, '\n')+1])
+}
+
+// awaitLine waits until an app has said something, a line of its own.
+func (p *pod) awaitLine(id, line string) {
+	p.t.Helper()
+	eventually(p.t, line+" in the log", func() bool {
+		return slices.ContainsFunc(p.logged(id), func(r record) bool { return r.content == line })
+	})
+}
+
+func parseLog(t *testing.T, data []byte) (all []record) {
+	t.Helper()
 	var last time.Time
 	for line := range strings.Lines(string(data)) {
 		line, whole := strings.CutSuffix(line, "\n")

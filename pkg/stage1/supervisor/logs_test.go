@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/stage1/wire"
@@ -34,11 +33,12 @@ var withZero = volume(mountOf("/dev/zero", "/dev/zero"))
 
 func TestPartialTextIsLoggedSoon(t *testing.T) {
 	p := start(t)
-	id := p.runApp(script("printf 'prompt> '; sleep 2; echo answer; printf tail"))
-	eventually(t, "a part", func() bool { return len(readLog(t, p.logPath(id))) == 1 })
-	if r := readLog(t, p.logPath(id))[0]; r.tag != "P" || r.content != "prompt> " {
+	id := p.runApp(script("printf 'prompt> '; read x; echo answer; printf tail"), stdin)
+	eventually(t, "a part", func() bool { return len(p.logged(id)) == 1 })
+	if r := p.logged(id)[0]; r.tag != "P" || r.content != "prompt> " {
 		t.Errorf("record %+v", r)
 	}
+	letTalk(t, p.attach(id))
 	p.awaitExit(id)
 	log := readLog(t, p.logPath(id))
 	if len(log) != 3 || log[1].tag != "F" || log[1].content != "answer" || log[2].tag != "F" || log[2].content != "tail" {
@@ -59,29 +59,26 @@ func TestBinaryOutput(t *testing.T) {
 
 func TestRotation(t *testing.T) {
 	p := start(t)
-	id := p.runApp(script("i=0; while [ $i -lt 2000 ]; do echo line$i; i=$((i+1)); [ $((i%100)) = 0 ] && sleep 0.02; done"))
-	var rotated []string
+	id := p.runApp(script("trap 'stop=1' TERM; i=0; while [ -z $stop ]; do echo line$i; i=$((i+1)); [ $((i%100)) = 0 ] && sleep 0.02; done; echo end"))
+	var files []string
 	for i := range 3 {
-		time.Sleep(60 * time.Millisecond)
+		eventually(t, "output", func() bool { return len(p.logged(id)) > 0 })
 		old := p.logPath(id) + "." + itoa(i)
 		if err := os.Rename(p.logPath(id), old); err != nil {
 			t.Fatal(err)
 		}
-		if err := p.call(wire.ReopenLog, wire.AppParams{ID: id}, nil); err != nil {
-			wantKind(t, err, errs.Precondition) // it has just ended
-		}
-		rotated = append(rotated, old)
+		p.must(wire.ReopenLog, wire.AppParams{ID: id}, nil)
+		files = append(files, old)
 	}
-	p.awaitExit(id)
+	p.stop(id, syscall.SIGTERM, patience)
 	var all, want strings.Builder
-	for _, path := range append(rotated, p.logPath(id)) {
-		if _, err := os.Stat(path); err == nil {
-			all.WriteString(text(readLog(t, path), "stdout"))
-		}
+	for _, path := range append(files, p.logPath(id)) {
+		all.WriteString(text(readLog(t, path), "stdout"))
 	}
-	for i := range 2000 {
+	for i := range strings.Count(all.String(), "\n") - 1 {
 		want.WriteString("line" + itoa(i) + "\n")
 	}
+	want.WriteString("end\n")
 	if all.String() != want.String() {
 		t.Errorf("%d bytes in all files, want %d", all.Len(), want.Len())
 	}
@@ -91,8 +88,8 @@ func TestRotation(t *testing.T) {
 
 func TestReopenThatCannotKeepsTheOldFile(t *testing.T) {
 	p := start(t)
-	id := p.runApp(script("echo before; sleep 1; echo after"))
-	eventually(t, "output", func() bool { return len(readLog(t, p.logPath(id))) == 1 })
+	id := p.runApp(script("echo before; read x; echo after"), stdin)
+	p.awaitLine(id, "before")
 	old := p.logPath(id) + ".old"
 	if err := os.Rename(p.logPath(id), old); err != nil {
 		t.Fatal(err)
@@ -103,6 +100,7 @@ func TestReopenThatCannotKeepsTheOldFile(t *testing.T) {
 	if err := p.call(wire.ReopenLog, wire.AppParams{ID: id}, nil); err == nil || !strings.Contains(err.Error(), "0.log") {
 		t.Errorf("error %v", err)
 	}
+	letTalk(t, p.attach(id))
 	p.awaitExit(id)
 	if got := text(readLog(t, old), "stdout"); got != "before\nafter\n" {
 		t.Errorf("log %q", got)
@@ -152,21 +150,22 @@ func TestBackgroundProcessDoesNotHoldBackTheExit(t *testing.T) {
 
 func TestHolderOfTheStreamsDoesNotHoldBackTheExit(t *testing.T) {
 	p := start(t)
-	id := p.runApp(script("echo early; sleep 0.7; exit 5"))
+	id := p.runApp(script("echo early; read x; exit 5"), stdin)
 	// Someone outside of the app who holds its stdout open.
 	held, err := os.OpenFile(filepath.Join("/proc", itoa(p.status(id).PID), "fd", "1"), os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer held.Close()
+	letTalk(t, p.attach(id))
 	st := p.awaitExit(id)
-	if st.ExitCode != 5 || time.Duration(st.FinishedAt-st.StartedAt) > 10*time.Second {
+	if st.ExitCode != 5 {
 		t.Errorf("status %+v", st)
 	}
 	if _, err := held.WriteString("late\n"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the late line", func() bool { return text(readLog(t, p.logPath(id)), "stdout") == "early\nlate\n" })
+	eventually(t, "the late line", func() bool { return text(p.logged(id), "stdout") == "early\nlate\n" })
 	p.must(wire.RemoveApp, wire.AppParams{ID: id}, nil)
 	p.shutdown()
 }

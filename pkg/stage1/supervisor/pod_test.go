@@ -54,7 +54,8 @@ func TestSharedPIDNamespace(t *testing.T) {
 	if p.hello.Namespaces["pid"] == "" {
 		t.Fatalf("hello %+v", p.hello)
 	}
-	one := p.runApp(script("sleep 1000 & sleep 1000 & exec sleep 1000"))
+	one := p.runApp(script("sleep 1000 & sleep 1000 & echo ready; exec sleep 1000"))
+	p.awaitLine(one, "ready")
 	two := p.runApp(script("ps; kill -TERM 1; kill -KILL 1; kill -INT 1; sleep 0.3; ps; ls /proc/1/root/; ls /proc/1/fd"))
 	if st := p.awaitExit(two); st.State != manifest.AppExited || st.Signal != 0 {
 		t.Errorf("status %+v", st)
@@ -178,13 +179,14 @@ func TestCorruptPodIsRefused(t *testing.T) {
 // descriptor of the supervisor's.
 func TestDescriptorsAreNotInherited(t *testing.T) {
 	p := start(t, sharedPID)
-	id := p.runApp(script("env; ls -l /proc/self/fd; exec sleep 1000"), stdin)
+	id := p.runApp(script("env; ls -l /proc/self/fd; echo ready; exec sleep 1000"), stdin)
+	p.awaitLine(id, "ready")
 	out, _, err := p.execute(wire.ExecParams{ID: id, Args: []string{"sh", "-c", "ls -l /proc/$$/fd; env"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, leak := range []string{string(filepath.Separator) + filepath.Base(string(p.dir)), "mnt:", "GOMAXPROCS", "STAGELET"} {
-		if strings.Contains(out, leak) || strings.Contains(text(readLog(t, p.logPath(id)), "stdout"), leak) {
+		if strings.Contains(out, leak) || strings.Contains(text(p.logged(id), "stdout"), leak) {
 			t.Errorf("%q reaches apps: %s", leak, out)
 		}
 	}
