@@ -37,11 +37,7 @@ func newNode(t *testing.T, change func(*Options)) *node {
 	t.Helper()
 	testutil.CheckLeaks(t)
 	n := &node{t: t, apps: map[string]App{}, updated: map[string]manifest.Resources{}}
-	o := Options{Socket: filepath.Join(t.TempDir(), "nri.sock"), Version: "v1", Warn: func(err error, what string) {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.warnings = append(n.warnings, what+": "+err.Error())
-	}}
+	o := Options{Socket: filepath.Join(t.TempDir(), "nri.sock"), Version: "v1", Warn: n.warn, RegisterTimeout: patience, RequestTimeout: patience}
 	if change != nil {
 		change(&o)
 	}
@@ -49,6 +45,12 @@ func newNode(t *testing.T, change func(*Options)) *node {
 	n.Attach(n)
 	t.Cleanup(n.Close)
 	return n
+}
+
+func (n *node) warn(err error, what string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.warnings = append(n.warnings, what+": "+err.Error())
 }
 
 // serve starts the node.
@@ -189,12 +191,23 @@ func (n *node) join(p *tester) *tester {
 	if err := n.tryJoin(p); err != nil {
 		n.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); !slices.ContainsFunc(p.told(), func(e string) bool { return strings.HasPrefix(e, "Synchronize") }); time.Sleep(time.Millisecond) {
+	awaitOK(n.t, func() bool {
+		return slices.ContainsFunc(p.told(), func(e string) bool { return strings.HasPrefix(e, "Synchronize") })
+	})
+	return p
+}
+
+// patience bounds every wait of these tests, and those of the node where its
+// test is not of them.
+const patience = time.Minute
+
+func awaitOK(t *testing.T, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			n.t.Fatal("the plugin was not synchronised")
+			t.Fatalf("not within %s", patience)
 		}
 	}
-	return p
 }
 
 func (n *node) tryJoin(p *tester) error {

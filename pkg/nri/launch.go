@@ -71,10 +71,8 @@ func (p *Plugins) launch(name string) error {
 	}
 	pl.installed, pl.index, pl.base, pl.config = true, index, base, config
 
-	far := pair.PeerFile()
-	defer far.Close()
 	cmd := exec.CommandContext(p.alive, filepath.Join(p.PluginDir, name))
-	cmd.ExtraFiles = []*os.File{far}
+	cmd.ExtraFiles = []*os.File{pair.PeerFile()}
 	cmd.Env = []string{
 		api.PluginNameEnvVar + "=" + base, api.PluginIdxEnvVar + "=" + index, api.PluginSocketEnvVar + "=3",
 		"PATH=" + os.Getenv("PATH"),
@@ -83,6 +81,7 @@ func (p *Plugins) launch(name string) error {
 		pl.drop()
 		return err
 	}
+	pair.PeerClose() // it is the program's alone, and ends with it
 	p.tasks.Go(func() {
 		<-pl.gone
 		_ = cmd.Process.Kill()

@@ -146,15 +146,6 @@ func TestSynchronizeTellsWhatIsThere(t *testing.T) {
 	awaitOK(t, func() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.updated["a1"].CPUShares == 512 })
 }
 
-func awaitOK(t *testing.T, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("not within 10 s")
-		}
-	}
-}
-
 // What is made while a plugin is being synchronised is told by its event,
 // after that, and once; and a plugin that takes its time holds up nobody who
 // has nothing to ask of it.
@@ -265,11 +256,18 @@ func TestRefusal(t *testing.T) {
 // A plugin that hangs delays whoever needs it by its time-out, once, and is
 // out then; others are not delayed.
 func TestHangingPlugin(t *testing.T) {
-	n := newNode(t, func(o *Options) { o.RequestTimeout = 100 * time.Millisecond }).serve()
+	n := newNode(t, nil)
+	n.Warn = func(err error, what string) {
+		n.warn(err, what)
+		n.RequestTimeout = patience // for those who don't hang
+	}
+	n.serve()
 	block := make(chan struct{})
 	t.Cleanup(func() { close(block) })
 	hang := n.join(&tester{name: "hang", index: "10", events: "RunPodSandbox", onPod: func(string, string) error { <-block; return nil }})
 	good := n.join(&tester{name: "good", index: "20"})
+	const short = 100 * time.Millisecond
+	n.RequestTimeout = short
 	for i := range 3 {
 		if err := n.run(fmt.Sprintf("p%d", i), fmt.Sprintf("a%d", i)); err != nil {
 			t.Fatal(err)
@@ -282,22 +280,24 @@ func TestHangingPlugin(t *testing.T) {
 		t.Errorf("warnings %q", n.warnings)
 	}
 
-	strict := &tester{name: "strict", index: "30", policy: &api.FailurePolicy{FailRequest: true, KeepConnected: true}}
+	strict := &tester{name: "strict", index: "15", policy: &api.FailurePolicy{FailRequest: true, KeepConnected: true}}
 	strict.onPod = func(string, string) error { <-block; return nil }
 	n.join(strict)
+	n.RequestTimeout = short
 	for range 2 {
-		wantKind(t, n.run("p9", "a9"), errs.Timeout, "30-strict: no answer to RunPodSandbox")
+		wantKind(t, n.run("p9", "a9"), errs.Timeout, "15-strict: no answer to RunPodSandbox")
 	}
 }
 
 // One that waits for its turn with a slow plugin goes when its own time is
 // over.
 func TestCallersDeadline(t *testing.T) {
-	n := newNode(t, func(o *Options) { o.RequestTimeout = time.Minute }).serve()
-	block := make(chan struct{})
-	n.join(&tester{name: "slow", index: "10", onPod: func(string, string) error { <-block; return nil }})
+	n := newNode(t, nil).serve()
+	asked, block := make(chan struct{}, 1), make(chan struct{})
+	n.join(&tester{name: "slow", index: "10", onPod: func(string, string) error { asked <- struct{}{}; <-block; return nil }})
 	first := make(chan error)
 	go func() { first <- n.Run(context.WithoutCancel(t.Context()), testPod("p1")) }()
+	<-asked
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	wantKind(t, n.Run(ctx, testPod("p2")), errs.Timeout, "10-slow")
@@ -310,14 +310,14 @@ func TestCallersDeadline(t *testing.T) {
 func TestPluginThatDiesWhileItIsAsked(t *testing.T) {
 	n := newNode(t, nil).serve()
 	p := &tester{name: "dies", index: "10"}
-	p.onApp = func(string, string) error { go p.stub.Stop(); time.Sleep(time.Second); return nil }
+	p.onApp = func(string, string) error { p.stub.Stop(); return nil }
 	n.join(p)
 	if err := n.run("p1", "a1"); err != nil {
 		t.Error(err)
 	}
 	awaitOK(t, func() bool { return len(n.present()) == 0 })
 	strict := &tester{name: "strict", index: "10", policy: &api.FailurePolicy{FailRequest: true}}
-	strict.onApp = func(string, string) error { go strict.stub.Stop(); time.Sleep(time.Second); return nil }
+	strict.onApp = func(string, string) error { strict.stub.Stop(); return nil }
 	n.join(strict)
 	wantKind(t, n.run("p2", "a2"), errs.Unavailable, "10-strict")
 }
@@ -413,23 +413,28 @@ func TestSynchronizeInPieces(t *testing.T) {
 }
 
 func TestRegistration(t *testing.T) {
-	n := newNode(t, func(o *Options) { o.RegisterTimeout = 200 * time.Millisecond }).serve()
+	n := newNode(t, nil).serve()
 	for _, p := range []*tester{{name: "bad name", index: "10"}, {name: "name", index: "x"}, {name: strings.Repeat("n", 200), index: "10"}} {
 		if err := n.tryJoin(p); err == nil {
 			t.Errorf("%.20s-%s was taken in", p.index, p.name)
 		}
 	}
+	awaitOK(t, func() bool { return len(n.warned("")) == 3 })
+	garbage := dial(t, n.Socket)
+	if _, err := garbage.Write([]byte(strings.Repeat("GET / HTTP/1.1\r\n", 1000))); err != nil {
+		t.Log(err)
+	}
+	awaitOK(t, func() bool { return len(n.warned("")) == 4 })
+	n.join(&tester{name: "fine", index: "10"})
+}
+
+func TestSilentPlugin(t *testing.T) {
+	n := newNode(t, func(o *Options) { o.RegisterTimeout = 200 * time.Millisecond }).serve()
 	silent := dial(t, n.Socket)
 	awaitOK(t, func() bool { return len(n.warned("did not register within")) == 1 })
 	if _, err := silent.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection of one who doesn't register stays")
 	}
-	garbage := dial(t, n.Socket)
-	if _, err := garbage.Write([]byte(strings.Repeat("GET / HTTP/1.1\r\n", 1000))); err != nil {
-		t.Log(err)
-	}
-	awaitOK(t, func() bool { return len(n.warned("")) >= 2 })
-	n.join(&tester{name: "fine", index: "10"})
 }
 
 func TestSocket(t *testing.T) {
@@ -462,7 +467,7 @@ func TestInstalledPlugins(t *testing.T) {
 		t.Fatal(err, string(out))
 	}
 	told := filepath.Join(dir, "told")
-	for name, text := range map[string]string{"40-installed.conf": told, "50-ends": "#!/bin/sh\nexit 1\n", "60-hangs": "#!/bin/sh\nexec sleep 1000\n", "noindex": "#!/bin/sh\n"} {
+	for name, text := range map[string]string{"40-installed.conf": told, "50-ends": "#!/bin/sh\nexit 1\n", "noindex": "#!/bin/sh\n"} {
 		mode := os.FileMode(0o755)
 		if strings.HasSuffix(name, ".conf") {
 			mode = 0o600
@@ -471,12 +476,23 @@ func TestInstalledPlugins(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n := newNode(t, func(o *Options) { o.PluginDir, o.ConfigDir, o.RegisterTimeout = dir, dir, 3*time.Second }).serve()
+	n := newNode(t, func(o *Options) { o.PluginDir, o.ConfigDir = dir, dir }).serve()
 	if data, err := os.ReadFile(told); err != nil || string(data) != "stagelet v1" {
 		t.Errorf("%q, %v", data, err)
 	}
-	if len(n.present()) != 1 || len(n.warned("take in an installed NRI plugin")) != 3 {
+	if len(n.present()) != 1 || len(n.warnings) != 2 || len(n.warned("50-ends: it hung up before it registered")) != 1 || len(n.warned("noindex")) != 1 {
 		t.Errorf("%v, warnings %q", n.present(), n.warnings)
 	}
 	wantKind(t, n.run("p1", "a1"), errs.Denied, "40-installed: not on my watch")
+}
+
+func TestInstalledPluginThatHangs(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "60-hangs"), []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n := newNode(t, func(o *Options) { o.PluginDir, o.RegisterTimeout = dir, 200*time.Millisecond }).serve()
+	if w := n.warned("did not register within 200ms"); len(n.present()) != 0 || len(w) != 1 {
+		t.Errorf("%v, warnings %q", n.present(), n.warnings)
+	}
 }
