@@ -32,6 +32,7 @@ type oneImage struct {
 	t     *testing.T
 	found atomic.Int64
 	gate  chan struct{}
+	asked atomic.Int64 // readers
 	ended atomic.Int64 // readers whose context ended
 }
 
@@ -59,6 +60,7 @@ func (o *oneImage) find(_ context.Context, ref image.Ref, _ *registry.Auth) (*im
 		Origin: image.OriginRegistry, Names: []image.Ref{ref}, Asked: ref, Source: ref,
 		Config: config, Manifest: manifest, ManifestType: v1.MediaTypeImageManifest,
 		Open: func(ctx context.Context, _ int) (io.ReadCloser, error) {
+			o.asked.Add(1)
 			select {
 			case <-o.gate:
 				return io.NopCloser(bytes.NewReader(layer.Bytes())), nil
@@ -101,11 +103,26 @@ func request(t *testing.T, name string) PullRequest {
 
 func await(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(what)
 		}
 	}
+}
+
+// awaitCallers waits until so many wait for the one pull under way.
+func awaitCallers(t *testing.T, p *Puller, callers int) {
+	t.Helper()
+	await(t, "not all wait", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, f := range p.flights {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return f.waiting == callers
+		}
+		return false
+	})
 }
 
 func TestEqualPullsAreOne(t *testing.T) {
@@ -125,16 +142,7 @@ func TestEqualPullsAreOne(t *testing.T) {
 			}
 		})
 	}
-	await(t, "not all wait", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, f := range p.flights {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			return f.waiting == callers
-		}
-		return false
-	})
+	awaitCallers(t, p, callers)
 	close(o.gate)
 	wg.Wait()
 	if n := o.found.Load(); n != 1 {
@@ -160,6 +168,7 @@ func TestAPullEndsWithItsLastCaller(t *testing.T) {
 	for range 2 {
 		go func() { _, err := p.Pull(ctx, request(t, "app")); done <- err }()
 	}
+	awaitCallers(t, p, 2)
 	short, leave := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer leave()
 	if _, err := p.Pull(short, request(t, "app")); !errors.Is(err, errs.Timeout) {
@@ -168,7 +177,7 @@ func TestAPullEndsWithItsLastCaller(t *testing.T) {
 	if o.ended.Load() != 0 {
 		t.Error("one caller ended it for the others")
 	}
-	await(t, "it was not found", func() bool { return o.found.Load() > 0 })
+	await(t, "its layer was not asked for", func() bool { return o.asked.Load() > 0 })
 	cancel()
 	for range 2 {
 		if err := <-done; !errors.Is(err, errs.Canceled) {
