@@ -15,17 +15,18 @@ func gcCommand(s *settings) *cobra.Command {
 finished or was removed, and drop layers that no image and no app uses. The
 server does the same by itself.
 
-A pod that a person ran is marked once it has ended, and swept when the grace
-period is over that held when it was marked; a prepared pod that nobody runs is
-swept when it is older than --expire-prepared. Pods of kubelet are removed by
-kubelet alone. What is to go at once, "stagelet rm" removes.`,
+A pod that a person ran is marked once it has ended, and swept when its grace
+period is over. --grace-period also shortens that of pods marked before: 0s
+sweeps all of them. A prepared pod that nobody runs is swept when it is older
+than --expire-prepared. Pods of kubelet are removed by kubelet alone.`,
 		Example: `  stagelet gc
   stagelet gc --grace-period 0s --expire-prepared 1h
   stagelet gc --mark-only`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withNode(s, func(config *config, n *node) error {
-				if !c.Flags().Changed("grace-period") {
+				p.GraceForAll = c.Flags().Changed("grace-period")
+				if !p.GraceForAll {
 					p.Grace = config.grace()
 				}
 				return n.engine.GC(c.Context(), p)

@@ -43,13 +43,14 @@ func (s *Store) SweepPod(id string, now time.Time) error {
 		return err
 	}
 	defer h.Close()
-	if h.phase != PhaseGarbage || now.UnixNano() < notBefore(h.Dir()) {
+	if h.phase != PhaseGarbage || now.UnixNano() < sweepTime(h.Dir()) {
 		return nil
 	}
 	return errs.Wrap("sweep pod", id, s.sweep(h.Dir(), id))
 }
 
-func notBefore(d manifest.Dir) int64 {
+// sweepTime says from when on a marked pod may be swept; 0: at once.
+func sweepTime(d manifest.Dir) int64 {
 	var r sweepRecord
 	if _, err := atomicfile.ReadRecord(sweepPath(d), kindSweep, &r); err != nil {
 		return 0 // none, or torn

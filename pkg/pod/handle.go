@@ -99,30 +99,29 @@ const kindSweep = "sweep"
 func sweepPath(d manifest.Dir) string { return string(d) + "/sweep.json" }
 
 // Mark hands the pod to the sweeper, not to be touched before notBefore
-// (ns since the Unix epoch; 0: at once). Of a marked pod, only its grace can
-// be ended.
+// (ns since the Unix epoch; 0: at once). Of a marked pod, the grace can only
+// become shorter.
 func (h *Handle) Mark(notBefore int64) error {
 	if h.phase == PhaseGarbage {
-		return h.endGrace(notBefore)
-	}
-	if notBefore > 0 {
-		err := atomicfile.WriteRecord(sweepPath(h.Dir()), kindSweep, sweepRecord{NotBefore: notBefore})
-		if err != nil {
-			return errs.Wrap("mark pod", h.id, err)
+		if notBefore >= sweepTime(h.Dir()) {
+			return nil
 		}
+		return errs.Wrap("mark pod", h.id, h.setSweepTime(notBefore))
+	}
+	if err := h.setSweepTime(notBefore); err != nil {
+		return errs.Wrap("mark pod", h.id, err)
 	}
 	return h.move(PhaseGarbage)
 }
 
-func (h *Handle) endGrace(notBefore int64) error {
+func (h *Handle) setSweepTime(notBefore int64) error {
 	if notBefore > 0 {
-		return nil
+		return atomicfile.WriteRecord(sweepPath(h.Dir()), kindSweep, sweepRecord{NotBefore: notBefore})
 	}
-	err := os.Remove(sweepPath(h.Dir()))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	if err := os.Remove(sweepPath(h.Dir())); !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
-	return errs.Wrap("mark pod", h.id, err)
+	return nil
 }
 
 func (h *Handle) move(to Phase) error {

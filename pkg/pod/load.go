@@ -49,7 +49,7 @@ func (s *Store) Load(id string) (*Loaded, error) {
 		return nil, corrupt(err)
 	}
 	if phase == PhaseGarbage {
-		l.SweepAt = notBefore(dir)
+		l.SweepAt = sweepTime(dir)
 	}
 	l.loadNetwork(dir)
 	l.loadApps(dir)

@@ -219,6 +219,32 @@ func TestGraceHoldsBackTheSweep(t *testing.T) {
 	}
 }
 
+func TestGraceOnlyBecomesShorter(t *testing.T) {
+	s := open(t, t.TempDir())
+	h := create(t, s)
+	if err := h.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for _, after := range []time.Duration{time.Hour, 2 * time.Hour, time.Minute, 3 * time.Hour} {
+		if err := h.Mark(now.Add(after).UnixNano()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Close()
+	for _, step := range []struct {
+		at   time.Duration
+		gone bool
+	}{{time.Second, false}, {time.Minute, true}} {
+		if err := s.SweepPod(h.ID(), now.Add(step.at)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := s.State(h.ID()); errors.Is(err, errs.NotFound) != step.gone {
+			t.Fatalf("after %v: %v, want gone: %t", step.at, err, step.gone)
+		}
+	}
+}
+
 func addApp(t testing.TB, dir manifest.Dir, name string) *manifest.App {
 	t.Helper()
 	a := &manifest.App{Version: manifest.Version, ID: pod.NewID(), Name: name, CreatedAt: int64(len(name))}

@@ -20,6 +20,7 @@ import (
 // Periods say how long gc leaves pods of people alone.
 type Periods struct {
 	Grace          time.Duration // marked, after they have ended
+	GraceForAll    bool          // Grace counts for those too that were marked before with a longer one
 	ExpirePrepared time.Duration // prepared, and never run
 	// MarkOnly says that nothing is deleted: what has ended is only released
 	// and marked.
@@ -35,7 +36,7 @@ const DefaultExpirePrepared = 24 * time.Hour
 // only ever removed by kubelet. It can run beside a server, and be killed
 // anywhere.
 func (e *Engine) GC(ctx context.Context, p Periods) error {
-	all := []error{e.gcPrepared(p), e.gcPrepare(ctx, p), e.gcRun(ctx, p.Grace)}
+	all := []error{e.gcPrepared(p), e.gcPrepare(ctx, p), e.gcRun(ctx, p.Grace), e.gcMarked(p)}
 	if p.MarkOnly {
 		return errors.Join(all...)
 	}
@@ -156,6 +157,19 @@ func (e *Engine) gcRun(ctx context.Context, grace time.Duration) error {
 		case s.Pod.Creator == manifest.CreatorCLI:
 			all = append(all, e.markPod(id, time.Now().Add(grace)))
 		}
+	}
+	return errors.Join(all...)
+}
+
+// gcMarked shortens the grace of those who were marked before.
+func (e *Engine) gcMarked(p Periods) error {
+	if !p.GraceForAll {
+		return nil
+	}
+	ids, err := e.pods.List(pod.PhaseGarbage)
+	all := []error{err}
+	for _, id := range ids {
+		all = append(all, e.markPod(id, time.Now().Add(p.Grace)))
 	}
 	return errors.Join(all...)
 }
