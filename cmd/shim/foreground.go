@@ -29,9 +29,11 @@ type foreground struct {
 	size   terminal.Size // that its terminal begins with
 	detach []byte        // keys
 
+	started bool // all apps are
+
 	mu      sync.Mutex
 	stops   int  // how often it was asked to end
-	left    bool // whoever watched went away, and it goes on
+	left    bool // whoever watched went away, and it goes on if it was started
 	leave   context.CancelFunc
 	stopped sync.WaitGroup
 }
@@ -73,12 +75,13 @@ func (f *foreground) run(ctx context.Context) error {
 	if err == nil {
 		err = f.watch(watch, s)
 	}
-	if err != nil && !f.away() {
+	left := f.away() && f.started
+	if err != nil && !left {
 		err = errors.Join(err, f.engine.StopPod(ctx, f.pod.Pod))
 	}
 	f.stopped.Wait()
 	s.end()
-	if f.away() {
+	if left {
 		_, err := fmt.Fprintf(f.to.err, "%s goes on; stagelet attach %[1]s joins it again\n", f.pod.Pod[:shortID])
 		return err
 	}
@@ -92,11 +95,12 @@ func (f *foreground) run(ctx context.Context) error {
 // until whoever watches goes away.
 func (f *foreground) watch(ctx context.Context, s *session) error {
 	joined, err := f.join(ctx, s)
-	if err == nil {
+	if err == nil || f.away() {
 		go s.term.Guard(func() {
 			s.resized(ctx, f.size, func(size stage0.TerminalSize) { _ = f.engine.Resize(ctx, f.pod.Apps[0], "", size) })
 		})
-		err = startAll(ctx, f.engine, f.pod)
+		err = startAll(context.WithoutCancel(ctx), f.engine, f.pod) // what is half started doesn't go on
+		f.started = err == nil
 	}
 	if err == nil {
 		_, err = f.engine.WaitPod(ctx, f.pod.Pod)

@@ -252,6 +252,28 @@ func TestDetachKeys(t *testing.T) {
 	p.leaves(3)
 }
 
+// Who leaves before the app is started leaves it running all the same.
+func TestDetachAtOnce(t *testing.T) {
+	h := terminalHost(t)
+	for range 5 {
+		p := sit(t, h, "run", "-it", "--detach-keys=ctrl-a,d", "--uuid-file-save="+h.Path("id"), busyboxImage, "--", "sh", "-c", "exec sleep 1000")
+		p.types("\x01d")
+		p.sees("goes on")
+		p.leaves(0)
+		id, err := os.ReadFile(h.Path("id"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod := strings.TrimSpace(string(id))
+		if out, err := h.Command("exec", pod, "--", "true"); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		if out, err := h.Command("rm", "-f", pod); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+}
+
 // TestTerminalIsGivenBack, whatever ends the command.
 func TestTerminalIsGivenBack(t *testing.T) {
 	h := terminalHost(t)
