@@ -197,6 +197,7 @@ func startAll(ctx context.Context, e *stage0.Engine, l stage0.Launched) error {
 			return err
 		}
 	}
+	e.FinishLaunch(l)
 	return nil
 }
 

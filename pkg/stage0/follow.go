@@ -13,10 +13,11 @@ import (
 // follower keeps the index true to one supervisor for as long as that lives,
 // and then buries its pod.
 type follower struct {
-	id   string
-	reap func()        // takes the dead supervisor out of our process table
-	done chan struct{} // closed once the pod is buried, or given up
-	err  error         // why it could not be buried; read after done
+	id       string
+	reap     func()        // takes the dead supervisor out of our process table
+	launched func()        // lets the supervisor know that its apps are started
+	done     chan struct{} // closed once the pod is buried, or given up
+	err      error         // why it could not be buried; read after done
 
 	// records serialises changes of the pod's records (lockRecords). It is
 	// taken with no other lock held.
@@ -41,7 +42,7 @@ func (e *Engine) claim(id string) *follower {
 	if e.followers[id] != nil {
 		return nil
 	}
-	f := &follower{id: id, reap: notOurs, done: make(chan struct{})}
+	f := &follower{id: id, reap: notOurs, launched: func() {}, done: make(chan struct{})}
 	e.followers[id] = f
 	return f
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/stagelet/stagelet/internal/crash"
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/undo"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
@@ -66,15 +67,17 @@ func (p *Plan) complete() {
 
 func (p *Plan) all() []AppRequest { return append(append([]AppRequest(nil), p.Init...), p.Apps...) }
 
-// Launched is what became of a plan. Nothing of it runs yet but the pod.
+// Launched is what became of a plan. Nothing of it runs yet but the pod, which
+// ends with this process until FinishLaunch.
 type Launched struct {
 	Pod        string   // id
 	Init, Apps []string // ids, in the order of the plan
 }
 
-// Launch makes a plan's pod and puts all of its apps into it; none is started.
-// It is a new one each time. Of a plan that can't be launched whole, nothing
-// stays.
+// Launch makes a plan's pod and puts all of its apps into it; none is started,
+// but by the caller before FinishLaunch. It is a new one each time. Of a plan
+// that can't be launched whole, nothing stays; of one whose caller died only
+// what tells of it.
 func (e *Engine) Launch(ctx context.Context, p Plan) (Launched, error) {
 	if err := p.Check(); err != nil {
 		return Launched{}, err
@@ -111,5 +114,15 @@ func (e *Engine) furnish(ctx context.Context, id string, p Plan) (l Launched, er
 		}
 	}
 	u.Release()
+	crash.Point("stage0.launch.furnished")
 	return l, nil
+}
+
+// FinishLaunch says that all apps are started that were to be: the pod needs
+// this process no longer. One that has ended is fine.
+func (e *Engine) FinishLaunch(l Launched) {
+	if f := e.following(l.Pod); f != nil {
+		f.launched()
+	}
+	crash.Point("stage0.launch.finished")
 }

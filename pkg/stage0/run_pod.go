@@ -91,6 +91,12 @@ func (e *Engine) makePod(ctx context.Context, h *pod.Handle, p *manifest.Pod, st
 	u.Push(func(ctx context.Context) error { e.Plugins.RemovePod(ctx, pluginPod(s)); return nil })
 	f := e.claim(p.ID) // before others can find the pod
 	u.Push(func(context.Context) error { e.unclaim(f); return nil })
+	if p.EndsWithApps { // FinishLaunch follows
+		f.launched = sup.Launched
+		if err := sup.Launching(); err != nil {
+			return err
+		}
+	}
 	if err := h.Commit(); err != nil {
 		return err
 	}

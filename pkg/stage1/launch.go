@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -41,8 +42,9 @@ type Launch struct {
 // ends if it wasn't.
 type Supervisor struct {
 	wire.HelloResult
-	process *os.Process
-	hold    *sys.Conn
+	process   *os.Process
+	hold      *sys.Conn
+	launching bool // it isn't released before it is Launched
 }
 
 // Start starts the supervisor and waits until it serves. When that doesn't
@@ -167,17 +169,43 @@ func (s *Supervisor) check() error {
 	return nil
 }
 
+// Launching says before the commit that we are going to start the pod's apps,
+// too: the pod ends if we die before Launched. A stage1 that doesn't know of
+// that lives on.
+func (s *Supervisor) Launching() error {
+	if !slices.Contains(s.Features, wire.FeatureLaunch) {
+		return nil
+	}
+	s.launching = true
+	return errs.Wrap("launch pod", s.PodID, s.hold.Send([]byte{0}))
+}
+
+// Launched says that all apps are started: the pod goes on without us. One
+// that has ended meanwhile is fine.
+func (s *Supervisor) Launched() {
+	if s.launching {
+		_ = s.hold.Send([]byte{0})
+		_ = s.hold.Close()
+	}
+}
+
 // Release lets the supervisor go on alone, or end if the pod was not
-// committed.
-func (s *Supervisor) Release() { _ = s.hold.Close() }
+// committed. After Launching it is Launched that does.
+func (s *Supervisor) Release() {
+	if !s.launching {
+		_ = s.hold.Close()
+	}
+}
 
 // Kill ends the supervisor and all that it holds together, at once.
 func (s *Supervisor) Kill() {
 	_ = s.process.Kill()
-	_ = s.hold.Close()
 	s.Reap()
 }
 
 // Reap takes a dead supervisor out of the process table; it waits for one that
 // still dies.
-func (s *Supervisor) Reap() { _, _ = s.process.Wait() }
+func (s *Supervisor) Reap() {
+	_, _ = s.process.Wait()
+	_ = s.hold.Close()
+}

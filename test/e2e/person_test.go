@@ -61,6 +61,7 @@ type report struct {
 	Statuses []manifest.Status
 	Logs     []string
 	Listed   map[string]pods.State
+	Waiting  []string // pods that run with apps that don't yet
 }
 
 func bePerson(what string) error {
@@ -148,6 +149,10 @@ func (d errand) do(ctx context.Context, e *stage0.Engine) (r report, err error) 
 		r.Listed = map[string]pods.State{}
 		for _, s := range e.Pods(manifest.CreatorCLI) {
 			r.Listed[s.Pod.ID] = s.State
+			created := func(a pods.App) bool { return a.Status.State == manifest.AppCreated }
+			if s.State == pods.Running && (len(s.Apps) == 0 || slices.ContainsFunc(s.Apps, created)) {
+				r.Waiting = append(r.Waiting, s.Pod.ID)
+			}
 		}
 		return r, nil
 	}
@@ -161,6 +166,7 @@ func (d errand) start(ctx context.Context, e *stage0.Engine, l stage0.Launched) 
 			return r, err
 		}
 	}
+	e.FinishLaunch(l)
 	if d.Wait {
 		return d.wait(ctx, e, l.Pod)
 	}

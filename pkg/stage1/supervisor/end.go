@@ -1,9 +1,12 @@
 package supervisor
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"time"
 
+	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage1/wire"
 )
@@ -26,15 +29,47 @@ func (s *Supervisor) endWithApps() {
 		s.closing = true
 	}
 	s.mu.Unlock()
-	if !ending {
-		return
+	if ending {
+		s.end()
 	}
+}
+
+// end ends the supervisor of a pod whose apps have ended, once everybody knows.
+func (s *Supervisor) end() {
 	if !wait(&s.calls, answerTime) {
 		s.complain("somebody is left who did not take what the apps said last")
 	}
 	s.endEvents()
 	s.finish.Do(func() { close(s.finished) })
 }
+
+// giveUp ends a pod whose launcher left before it had started all apps, as in
+// a shutdown: nobody comes back to start the others, whose statuses say so.
+func (s *Supervisor) giveUp() {
+	s.mu.Lock()
+	if s.closing { // and whoever ends it goes on
+		s.mu.Unlock()
+		return
+	}
+	s.closing = true
+	var left []*app
+	for _, a := range s.apps {
+		if a.start == nil && !a.removing {
+			a.start = &starting{done: make(chan struct{}), cancel: func() {}}
+			left = append(left, a)
+		}
+	}
+	s.mu.Unlock()
+	s.complain("%v", errLaunch)
+	for _, a := range left {
+		a.streams.close()
+		s.failStart(a, errLaunch)
+	}
+	s.endAll(context.Background())
+	s.end()
+}
+
+var errLaunch = errs.New("launch pod", errs.Canceled, "", errors.New("whoever launched it was gone before all of its apps were started"))
 
 // allEnded says that apps were there, and that nothing of them is left but
 // their statuses. The caller holds s.mu.

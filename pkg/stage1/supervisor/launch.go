@@ -21,7 +21,7 @@ import (
 const (
 	fdLock   = 3 // the pod's directory, locked: this is the pod's lock
 	fdHostNS = 4 // the host's mount namespace
-	fdLaunch = 5 // to the launcher: a reply from us, then its end from there
+	fdLaunch = 5 // to the launcher: a reply from us, then its bytes and its end from there
 )
 
 // committed is the name of the directory that a pod's directory is moved to
@@ -55,14 +55,29 @@ func Run(dir manifest.Dir, run manifest.RunDir) error {
 		err = wire.Send(launch, wire.Reply{Result: hello})
 	}
 	if err == nil {
-		err = awaitCommit(launch)
+		err = s.live(launch)
 	}
 	if err != nil {
 		return err
 	}
-	_ = launch.Close()
-	<-s.finished
 	_ = s.listener.Close()
+	return nil
+}
+
+// live returns at the pod's end, which may come before its launcher lets go of
+// us; or with why it can't be a pod.
+func (s *Supervisor) live(launch *sys.Conn) error {
+	alone := make(chan error, 1)
+	go func() { alone <- s.awaitLaunch(launch) }()
+	select {
+	case err := <-alone:
+		if err != nil {
+			return err
+		}
+		_ = launch.Close()
+		<-s.finished
+	case <-s.finished:
+	}
 	return nil
 }
 
@@ -130,10 +145,13 @@ func (s *Supervisor) setUp() error {
 	return errs.Wrap(op, s.pod.ID, err)
 }
 
-// awaitCommit waits until the launcher lets go of us. Then the pod is where
-// complete pods are, or it was given up, or its maker died.
-func awaitCommit(launch *sys.Conn) error {
-	for {
+// awaitLaunch waits until the launcher lets go of us. Then the pod is where
+// complete pods are, or it was given up, or its maker died. Of one whose apps
+// the launcher starts, too, the first byte says that it does, and the second
+// that it has: with the first alone the pod is at its end.
+func (s *Supervisor) awaitLaunch(launch *sys.Conn) error {
+	said := 0
+	for ; ; said++ {
 		_, files, err := launch.Recv(1)
 		sys.CloseFiles(files)
 		if err != nil {
@@ -149,5 +167,8 @@ func awaitCommit(launch *sys.Conn) error {
 		return errs.New(op, errs.Canceled, where, errors.New("the pod was given up"))
 	}
 	crash.Point("supervisor.launch.committed")
+	if said == 1 {
+		s.giveUp()
+	}
 	return nil
 }

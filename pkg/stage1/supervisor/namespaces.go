@@ -41,7 +41,7 @@ func (s *Supervisor) setUpNamespaces() error {
 	ns := s.pod.Namespaces
 	s.hello = wire.HelloResult{
 		Major: wire.Major, Minor: wire.Minor,
-		Features: []string{wire.FeatureTTY, wire.FeatureAttach, wire.FeatureDial, wire.FeatureCheckpoint, wire.FeatureForeground},
+		Features: []string{wire.FeatureTTY, wire.FeatureAttach, wire.FeatureDial, wire.FeatureCheckpoint, wire.FeatureForeground, wire.FeatureLaunch},
 		PodID:    s.pod.ID, PID: os.Getpid(), Namespaces: map[string]string{},
 	}
 	if ns.User != nil {

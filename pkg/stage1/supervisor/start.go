@@ -70,16 +70,7 @@ func (s *Supervisor) doStart(ctx context.Context, a *app) {
 	p, err := s.launch(ctx, a)
 	if err != nil {
 		s.dropStart(a)
-		st := startError(a.status, err)
-		s.record(a, st)
-		a.start.err = err
-		s.mu.Lock()
-		a.status = st
-		s.event(wire.EventExited, a)
-		close(a.ended)
-		close(a.clean)
-		s.mu.Unlock()
-		close(a.start.done)
+		s.failStart(a, err)
 		s.endWithApps()
 		return
 	}
@@ -95,6 +86,20 @@ func (s *Supervisor) doStart(ctx context.Context, a *app) {
 	s.mu.Unlock()
 	close(a.start.done)
 	s.watch(a, p.child)
+}
+
+// failStart ends an app of which nothing runs with a StartError.
+func (s *Supervisor) failStart(a *app, err error) {
+	st := startError(a.status, err)
+	s.record(a, st)
+	a.start.err = err
+	s.mu.Lock()
+	a.status = st
+	s.event(wire.EventExited, a)
+	close(a.ended)
+	close(a.clean)
+	s.mu.Unlock()
+	close(a.start.done)
 }
 
 // launch gives the app's first process; on an error something of it may still

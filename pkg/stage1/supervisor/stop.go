@@ -81,6 +81,15 @@ func (s *Supervisor) kill(a *app) {
 
 // shutdown ends all apps at once, and with the answer the supervisor.
 func (s *Supervisor) shutdown(ctx context.Context, c *call, _ struct{}) (reply, error) {
+	s.endAll(context.WithoutCancel(ctx))
+	s.endEvents()
+	c.last = true
+	return reply{}, nil
+}
+
+// endAll ends all apps that were started. Nothing is added or started any
+// more.
+func (s *Supervisor) endAll(ctx context.Context) {
 	s.mu.Lock()
 	s.closing = true
 	apps := make([]*app, 0, len(s.apps))
@@ -92,7 +101,7 @@ func (s *Supervisor) shutdown(ctx context.Context, c *call, _ struct{}) (reply, 
 		}
 	}
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	ctx, cancel := context.WithTimeout(ctx, shutdownTime)
 	defer cancel()
 	for _, a := range apps {
 		select {
@@ -101,7 +110,4 @@ func (s *Supervisor) shutdown(ctx context.Context, c *call, _ struct{}) (reply, 
 			s.complain("shut down: %s does not end", a.id)
 		}
 	}
-	s.endEvents()
-	c.last = true
-	return reply{}, nil
 }

@@ -65,6 +65,9 @@ const (
 	FeatureCheckpoint = "checkpoint"
 	// FeatureForeground: AttachParams.Foreground.
 	FeatureForeground = "foreground"
+	// FeatureLaunch: bytes on the launch socket say that a pod ends unless its
+	// launcher has started its apps, too.
+	FeatureLaunch = "launch"
 )
 
 // Request is one call.
