@@ -71,12 +71,12 @@ func serve(t testing.TB, path, addr string) {
 
 // seenAs connects to addr and gives the address that the server saw.
 func seenAs(addr string) (string, error) {
-	c, err := net.DialTimeout("tcp", addr, time.Second)
+	c, err := net.DialTimeout("tcp", addr, patience/4)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience / 4))
 	line, err := bufio.NewReader(c).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", err

@@ -127,10 +127,11 @@ func TestReadySaysWhyNotAndWhatToDo(t *testing.T) {
 		t.Error(err)
 	}
 	path := filepath.Join(f.opts.ConfDir, "10.conflist")
-	f.conf("10.conflist", "{")
-	if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "10.conflist is being written") {
-		t.Error(err)
-	}
+	eventually(t, "a file being written", func() bool { // which it is for seconds only
+		f.conf("10.conflist", "{")
+		err := f.Ready()
+		return err != nil && strings.Contains(err.Error(), "10.conflist is being written")
+	})
 	age(t, path)
 	f.configs.load()
 	if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "(10.conflist: error parsing configuration list: unexpected end of JSON input)") {
@@ -151,44 +152,45 @@ func TestReadySaysWhyNotAndWhatToDo(t *testing.T) {
 }
 
 func TestReadyAsksForSTATUSWithoutWaiting(t *testing.T) {
-	f := newFixture(t, func(o *Options) { o.Timeouts.Status = 300 * time.Millisecond })
+	f := newFixture(t, func(o *Options) { o.Timeouts.Status = patience })
 	f.script("moody", `test "$CNI_COMMAND" = STATUS || exit 0
 echo asked >> $log
-test -e $log.hang && exec sleep 1000
+until test -e $log.awake; do sleep 0.02; done
 test -e $log.ok && exit 0
 echo '{"code":50,"msg":"agent is away"}'; exit 1`)
 	f.conf("10.conflist", conflist("n", "1.1.0", "moody"))
-	ready := func() error {
-		started := time.Now()
+	says := func(text string) bool {
 		err := f.Ready()
-		if took := time.Since(started); took > 100*time.Millisecond {
-			t.Errorf("Ready took %s", took)
+		return err != nil && strings.Contains(err.Error(), text)
+	}
+	askedAt := func(when time.Time) {
+		f.status.mu.Lock()
+		defer f.status.mu.Unlock()
+		f.status.asked = when
+	}
+	eventually(t, "question", func() bool {
+		if !says("have not answered STATUS yet") {
+			t.Fatal("ready before it answered")
 		}
-		return err
-	}
-	if err := ready(); err == nil {
-		t.Error("ready before it was asked")
-	}
-	eventually(t, "answer", func() bool {
-		err := ready()
-		return err != nil && strings.Contains(err.Error(), "plugin moody on STATUS: agent is away (it can't add pods now)")
+		return f.logged() != ""
 	})
-	if got := strings.Count(f.logged(), "asked"); got != 1 {
+	askedAt(time.Now().Add(time.Hour)) // the answer will not be old
+	f.mark(".awake")
+	eventually(t, "answer", func() bool { return says("plugin moody on STATUS: agent is away (it can't add pods now)") })
+	if got := strings.Count(f.logged(), "asked"); got != 1 || f.Ready() == nil {
 		t.Errorf("asked %d times", got)
 	}
-	again := func(mark string) { // as if the last answer were old
-		if err := os.WriteFile(f.log()+mark, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		f.status.mu.Lock()
-		f.status.asked = time.Time{}
-		f.status.mu.Unlock()
-	}
-	again(".ok")
-	eventually(t, "ready", func() bool { return ready() == nil })
-	again(".hang")
+	f.mark(".ok")
+	askedAt(time.Time{})
+	eventually(t, "ready", func() bool { return f.Ready() == nil })
+}
+
+func TestReadyWithAPluginThatHangs(t *testing.T) {
+	f := newFixture(t, func(o *Options) { o.Timeouts.Status = 300 * time.Millisecond })
+	f.script("hangs", `test "$CNI_COMMAND" = STATUS || exit 0; exec sleep 1000`)
+	f.conf("10.conflist", conflist("n", "1.1.0", "hangs"))
 	eventually(t, "a hanging one", func() bool {
-		err := ready()
+		err := f.Ready()
 		return err != nil && strings.Contains(err.Error(), "was killed after")
 	})
 }

@@ -22,10 +22,10 @@ func TestGCOfPodsThatAreNoMore(t *testing.T) {
 	for _, p := range []Pod{kept, lost, torn} {
 		f.add(p)
 	}
-	if err := os.WriteFile(f.recordFile("torn"), []byte(`{"kind":"cni-att`), 0o600); err != nil {
+	if err := os.WriteFile(f.recordFile(torn.ID), []byte(`{"kind":"cni-att`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	live := func() ([]string, error) { return []string{"kept", "hostless"}, nil }
+	live := func() ([]string, error) { return []string{kept.ID, "hostless"}, nil }
 	if err := f.GC(context.Background(), func() ([]string, error) { return nil, errs.Corrupt }); !errors.Is(err, errs.Corrupt) {
 		t.Errorf("GC that can't know what lives: %v", err)
 	}
@@ -33,21 +33,21 @@ func TestGCOfPodsThatAreNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := f.logged()
-	for _, id := range []string{"lost", "torn"} {
+	for _, id := range []string{lost.ID, torn.ID} {
 		if strings.Count(log, "DEL netns") != 2 || !strings.Contains(log, "K8S_POD_INFRA_CONTAINER_ID="+id) {
 			t.Errorf("%s was not deleted: %s", id, log)
 		}
 	}
 	verb := log[strings.LastIndex(log, "GC netns="):]
-	for _, id := range []string{"kept", "hostless"} {
+	for _, id := range []string{kept.ID, "hostless"} {
 		if !strings.Contains(verb, fmt.Sprintf(`{"containerID":%q,"ifname":"eth0"}`, id)) {
 			t.Errorf("GC verb lacks %s: %s", id, verb)
 		}
 	}
-	if strings.Contains(verb, "lost") || strings.Contains(verb, "torn") {
+	if strings.Contains(verb, lost.ID) || strings.Contains(verb, torn.ID) {
 		t.Errorf("GC verb: %s", verb)
 	}
-	if ids, _ := f.known(); len(ids) != 1 || ids[0] != "kept" {
+	if ids, _ := f.known(); len(ids) != 1 || ids[0] != kept.ID {
 		t.Errorf("known: %v", ids)
 	}
 	f.del(kept, nil)
@@ -58,7 +58,7 @@ func TestGCOfPodsThatAreNoMore(t *testing.T) {
 func TestGCVerbAndAddKeepApart(t *testing.T) {
 	testutil.NeedRoot(t)
 	f := newFixture(t, nil)
-	f.script("slow", `echo "$CNI_COMMAND" >> $log; test "$CNI_COMMAND" = ADD || exit 0; sleep 0.5; echo '`+oneResult+`'`)
+	f.script("slow", `echo "$CNI_COMMAND" >> $log; test "$CNI_COMMAND" = ADD || exit 0; until test -e $log.go; do sleep 0.02; done; echo '`+oneResult+`'`)
 	f.conf("10.conflist", conflist("n", "1.1.0", "slow"))
 	p := f.pod("p1")
 	done := make(chan error)
@@ -67,16 +67,17 @@ func TestGCVerbAndAddKeepApart(t *testing.T) {
 		done <- err
 	}()
 	eventually(t, "ADD runs", func() bool { return f.logged() != "" })
-	if err := f.GC(context.Background(), func() ([]string, error) { return []string{"p1"}, nil }); err != nil {
+	if err := f.GC(context.Background(), func() ([]string, error) { return []string{p.ID}, nil }); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(f.logged(), "GC") {
 		t.Error("the verb ran beside ADD")
 	}
+	f.mark(".go")
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if err := f.GC(context.Background(), func() ([]string, error) { return []string{"p1"}, nil }); err != nil {
+	if err := f.GC(context.Background(), func() ([]string, error) { return []string{p.ID}, nil }); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(f.logged(), "GC") {

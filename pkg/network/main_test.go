@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
@@ -127,6 +128,14 @@ func (f *fixture) script(name, lines string) {
 
 func (f *fixture) log() string { return filepath.Join(filepath.Dir(f.opts.CacheDir), "plugin.log") }
 
+// mark makes a file that scripts look for behind $log.
+func (f *fixture) mark(ending string) {
+	f.t.Helper()
+	if err := os.WriteFile(f.log()+ending, nil, 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 // logged gives what scripts wrote to $log.
 func (f *fixture) logged() string {
 	data, err := os.ReadFile(f.log())
@@ -136,7 +145,8 @@ func (f *fixture) logged() string {
 	return string(data)
 }
 
-// pod makes a pod with a network namespace.
+// pod makes a pod with a network namespace. No other test has its ID: whose
+// plugins run is looked up in all of the machine's processes.
 func (f *fixture) pod(id string) Pod {
 	f.t.Helper()
 	path := filepath.Join(f.t.TempDir(), "ns")
@@ -148,7 +158,7 @@ func (f *fixture) pod(id string) Pod {
 			f.t.Error(err)
 		}
 	})
-	return Pod{ID: id, Name: "web", Namespace: "default", UID: "uid-" + id, NetNS: path}
+	return Pod{ID: id + "-" + testutil.Name(f.t), Name: "web", Namespace: "default", UID: "uid-" + id, NetNS: path}
 }
 
 func (f *fixture) add(p Pod) *manifest.Network {
@@ -182,12 +192,15 @@ func (f *fixture) nothingKept() {
 	}
 }
 
+// patience bounds every wait of these tests.
+const patience = time.Minute
+
 // eventually polls until ok.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 10 s", what)
+			t.Fatalf("%s: not within %s", what, patience)
 		}
 	}
 }

@@ -67,13 +67,14 @@ func TestAddThatDoesNotWork(t *testing.T) {
 			testutil.CheckLeaks(t)
 			f := newFixture(t, func(o *Options) {
 				if tc.slow {
-					o.Timeouts.Add = 500 * time.Millisecond
+					o.Timeouts.Add = 3 * time.Second // for it to begin, too
 				}
 			})
 			f.script("broken", `echo "$CNI_COMMAND" >> $log; test "$CNI_COMMAND" != ADD && exit 0; `+tc.add)
 			f.conf("10.conflist", conflist("n", "1.0.0", "broken"))
 			started := time.Now()
-			_, err := f.Add(context.Background(), f.pod("p1"))
+			p := f.pod("p1")
+			_, err := f.Add(context.Background(), p)
 			if !errors.Is(err, tc.kind) {
 				t.Errorf("%v: kind %s, want %s", err, errs.KindOf(err), tc.kind)
 			}
@@ -82,16 +83,14 @@ func TestAddThatDoesNotWork(t *testing.T) {
 					t.Errorf("error %q lacks %q", err, w)
 				}
 			}
-			if took := time.Since(started); took > 8*time.Second {
+			if took := time.Since(started); took > patience {
 				t.Errorf("took %s", took)
 			}
 			if f.logged() != "ADD\nDEL\n" {
 				t.Errorf("plugin saw %q, want ADD then DEL", f.logged())
 			}
 			f.nothingKept()
-			if pids := pluginsOf("p1"); len(pids) != 0 {
-				t.Errorf("processes left: %v", pids)
-			}
+			eventually(t, "the end of its processes", func() bool { return len(pluginsOf(p.ID)) == 0 })
 			t.Log(err)
 		})
 	}
@@ -107,7 +106,7 @@ echo '`+oneResult+`'`)
 	f.conf("10.conflist", conflist("n", "1.0.0", "daemonic"))
 	started := time.Now()
 	net := f.add(f.pod("p1"))
-	if took := time.Since(started); took > 8*time.Second {
+	if took := time.Since(started); took > patience {
 		t.Errorf("took %s", took)
 	}
 	if len(net.IPs) != 1 || net.IPs[0] != "10.9.8.7" {
@@ -153,7 +152,7 @@ func TestPluginsAreToldOfThePod(t *testing.T) {
 	if len(lines) != 4 {
 		t.Fatalf("plugin calls: %q", lines)
 	}
-	const args = "args=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=p1;K8S_POD_UID=uid-p1 "
+	args := "args=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=" + p.ID + ";K8S_POD_UID=uid-p1 "
 	for i, want := range []string{"ADD", "ADD", "DEL", "DEL"} {
 		if !strings.HasPrefix(lines[i], want+" netns="+p.NetNS+" "+args) {
 			t.Errorf("call %d: %s", i, lines[i])
@@ -269,11 +268,12 @@ func TestDelAwaitsPluginsOfADeadServer(t *testing.T) {
 	p := f.pod("p1")
 	f.add(p)
 	f.reopen()
-	f.script("late", `sleep 0.5; echo late >> $log`)
+	f.script("late", `until test -e $log.seen; do sleep 0.02; done; sleep 0.5; echo late >> $log`)
 	go func() {
-		_, _ = runOnce(context.Background(), invocation{path: filepath.Join(f.opts.BinDirs[0], "late"), env: []string{"PATH=/bin", "CNI_CONTAINERID=p1"}})
+		_, _ = runOnce(context.Background(), invocation{path: filepath.Join(f.opts.BinDirs[0], "late"), env: []string{"PATH=/bin", "CNI_CONTAINERID=" + p.ID}})
 	}()
-	eventually(t, "the plugin runs", func() bool { return len(pluginsOf("p1")) > 0 })
+	eventually(t, "the plugin runs", func() bool { return len(pluginsOf(p.ID)) > 0 })
+	f.mark(".seen")
 	f.del(p, nil)
 	if log := f.logged(); strings.Index(log, "late") > strings.Index(log, "DEL") || !strings.Contains(log, "late") {
 		t.Errorf("order: %s", log)
