@@ -45,7 +45,7 @@ second does, by force.
 		RunE: func(c *cobra.Command, args []string) error {
 			id, set := args[0], c.Flags()
 			if err := set.Parse(args[1:]); err != nil { // people write flags behind it, too
-				return errs.New("read command line", errs.Invalid, "", err)
+				return errs.New("read command line", errs.Invalid, "", hintFlag(c, err))
 			}
 			if set.Changed("help") {
 				return pflag.ErrHelp

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -17,13 +18,22 @@ import (
 func hintCommand(c *cobra.Command, word string) string {
 	meant := []string{elsewhere(word)}
 	if c.HasParent() || meant[0] == "" {
-		c.SuggestionsMinimumDistance = 2 // edits
-		meant = c.SuggestionsFor(word)
+		meant = nearly(c, word)
 	}
-	if len(meant) == 0 {
+	return didYouMean(meant)
+}
+
+// nearly gives the commands below c that are written nearly like word.
+func nearly(c *cobra.Command, word string) []string {
+	c.SuggestionsMinimumDistance = min(2, len(word)/2) // edits
+	return c.SuggestionsFor(word)
+}
+
+func didYouMean(words []string) string {
+	if len(words) == 0 {
 		return ""
 	}
-	return ", did you mean " + strings.Join(meant, " or ") + "?"
+	return ", did you mean " + strings.Join(words, " or ") + "?"
 }
 
 // elsewhere gives our word for a command of docker, rkt or crictl; "": there
@@ -39,23 +49,58 @@ func elsewhere(word string) string {
 	}[word]
 }
 
-// hintFlag adds to the error of an unknown flag those that have a word of it.
+// hintFlag says of an unknown flag which may have been meant: what docker and
+// podman call otherwise, what has that word in it, or is written nearly so.
 func hintFlag(c *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
-	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 {
+	if !errors.As(err, &unknown) {
 		return err
 	}
-	var similar []string
+	name := unknown.GetSpecifiedName()
+	if ours := flagElsewhere(name); ours != "" && c.Flags().Lookup(ours) != nil {
+		return fmt.Errorf("%w%s", err, didYouMean([]string{"--" + ours}))
+	}
+	if len(name) < 2 {
+		return err
+	}
+	similar := map[string]bool{}
+	names := &cobra.Command{} // which knows how words are alike
 	c.Flags().VisitAll(func(f *pflag.Flag) {
-		if slices.Contains(strings.Split(f.Name, "-"), unknown.GetSpecifiedName()) {
-			similar = append(similar, "--"+f.Name)
+		if !f.Hidden {
+			names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+			similar["--"+f.Name] = slices.Contains(strings.Split(f.Name, "-"), name)
 		}
 	})
-	if len(similar) == 0 {
+	for _, n := range nearly(names, name) {
+		similar["--"+n] = true
+	}
+	maps.DeleteFunc(similar, func(_ string, is bool) bool { return !is })
+	return fmt.Errorf("%w%s", err, didYouMean(slices.Sorted(maps.Keys(similar))))
+}
+
+// flagElsewhere gives our word for a flag of docker and podman; "": there is
+// none.
+func flagElsewhere(name string) string {
+	return map[string]string{
+		"add-host": "hosts-entry", "cap-add": "caps-retain", "cap-drop": "caps-remove", "cidfile": "uuid-file-save", "cpus": "cpu",
+		"dns-option": "dns-opt", "e": "set-env", "entrypoint": "exec", "env": "set-env", "env-file": "set-env-file", "format": "output",
+		"group-add": "supplementary-gids", "n": "tail", "network": "net", "publish": "port", "pull": "pull-policy", "read-only": "readonly-rootfs",
+		"security-opt": "seccomp", "tmpfs": "volume", "u": "user", "userns": "private-users", "w": "working-dir", "workdir": "working-dir",
+	}[name]
+}
+
+// hintImageFlag is hintFlag for what stands behind an image, which may be an
+// argument of the app.
+func hintImageFlag(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
 		return err
 	}
-	return fmt.Errorf("%w, did you mean %s?", err, strings.Join(similar, " or "))
+	return fmt.Errorf("%w %s", hintFlag(c, err), argsHint)
 }
+
+// argsHint is for those who write arguments as other programs take them.
+const argsHint = `(the arguments of an app stand behind "--")`
 
 // hintNetwork tells a person whose pod finds no network how it runs without one
 // that the host's administrator sees to.

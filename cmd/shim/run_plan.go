@@ -32,6 +32,7 @@ type asking struct {
 	// metadata has the server's metadata service answer the pod.
 	metadata bool
 	given    func(flag string) bool // whether it is on the command line
+	hint     func(error) error      // says more of a flag behind an image
 	// own gives what went wrong for no fault of the command line its exit code.
 	own func(error) error
 }
@@ -39,6 +40,7 @@ type asking struct {
 func (r *asking) register(c *cobra.Command) {
 	set := c.Flags()
 	r.flags, r.given = podflags.Register(set), set.Changed
+	r.hint = func(err error) error { return hintImageFlag(c, err) }
 	r.from.register(set, pullMissing)
 	set.StringVar(&r.file, "pod-manifest", "", "file that describes the pod, instead of images: an appc pod manifest, CRI's JSON, a Kubernetes Pod; - is standard input")
 	set.StringVar(&r.idFile, "uuid-file-save", "", "file to write the pod's id to")
@@ -61,7 +63,7 @@ func (r *asking) read(line commandLine) (*request, error) {
 	apps, err := r.flags.Apps(line.args)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, r.hint(err)
 	case r.given("help"): // behind an image
 		return nil, pflag.ErrHelp
 	case len(apps) == 0 && r.file == "":
@@ -166,7 +168,7 @@ func hintArgs(i int, name string, err error) error {
 	if i == 0 || !errors.Is(err, errs.NotFound) && !errors.Is(err, errs.Invalid) && !errors.Is(err, errs.Unavailable) {
 		return err
 	}
-	return errs.New("find image", errs.KindOf(err), fmt.Sprintf("%.80q", name), fmt.Errorf(`%w (the arguments of an app stand behind "--")`, err))
+	return errs.New("find image", errs.KindOf(err), fmt.Sprintf("%.80q", name), fmt.Errorf("%w %s", err, argsHint))
 }
 
 // host tells what the plan needs to know.
