@@ -207,7 +207,7 @@ func (f *foreground) stop(ctx context.Context, grace time.Duration) {
 		defer cancel()
 		var err error
 		if gently {
-			err = f.engine.StopPodGently(ctx, f.pod.Pod, grace)
+			err = f.engine.StopPodGently(ctx, f.pod.Pod, stage0.Stopping{Grace: grace})
 		} else {
 			err = f.engine.StopPod(ctx, f.pod.Pod)
 		}

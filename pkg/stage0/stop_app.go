@@ -19,6 +19,16 @@ var errNotRunning = errors.New("it isn't running")
 // unknown, is fine. The supervisor goes on when the caller leaves, and a later
 // call may shorten the grace.
 func (e *Engine) StopApp(ctx context.Context, id string, grace time.Duration) error {
+	return e.stopAppAs(ctx, id, Stopping{Grace: grace})
+}
+
+// Stopping is how apps are asked to end.
+type Stopping struct {
+	Signal int           // instead of each app's own; 0: that
+	Grace  time.Duration // until SIGKILL
+}
+
+func (e *Engine) stopAppAs(ctx context.Context, id string, how Stopping) error {
 	p, a, err := e.App(id)
 	if errors.Is(err, errs.NotFound) {
 		return nil
@@ -27,7 +37,7 @@ func (e *Engine) StopApp(ctx context.Context, id string, grace time.Duration) er
 		return err
 	}
 	if p.Ready() && a.Status.State != manifest.AppExited { // one that is Created may be about to start
-		if err := e.stopApp(ctx, p, a, grace); err != nil {
+		if err := e.stopApp(ctx, p, a, how); err != nil {
 			return errs.Wrap("stop app", a.Name, err)
 		}
 	}
@@ -35,13 +45,16 @@ func (e *Engine) StopApp(ctx context.Context, id string, grace time.Duration) er
 	return nil
 }
 
-func (e *Engine) stopApp(ctx context.Context, p *pod.Snapshot, a pod.App, grace time.Duration) error {
-	signal, err := ParseSignal(a.StopSignal)
-	if err != nil {
-		return err
+func (e *Engine) stopApp(ctx context.Context, p *pod.Snapshot, a pod.App, how Stopping) error {
+	if how.Signal == 0 {
+		own, err := ParseSignal(a.StopSignal)
+		if err != nil {
+			return err
+		}
+		how.Signal = own
 	}
 	status, err := e.client(p.Pod.ID).StopApp(ctx, wire.StopParams{
-		ID: a.ID, Signal: signal, GraceMS: grace.Milliseconds(),
+		ID: a.ID, Signal: how.Signal, GraceMS: how.Grace.Milliseconds(),
 	})
 	switch {
 	case err == nil:

@@ -78,9 +78,9 @@ func (e *Engine) stopUnfollowed(ctx context.Context, s *pod.Snapshot) error {
 	return nil
 }
 
-// StopPodGently gives the apps of a pod their stop signals, and grace to heed
-// them, before StopPod.
-func (e *Engine) StopPodGently(ctx context.Context, id string, grace time.Duration) error {
+// StopPodGently gives the apps of a pod their stop signals, or another one, and
+// grace to heed them, before StopPod.
+func (e *Engine) StopPodGently(ctx context.Context, id string, how Stopping) error {
 	s, err := e.Pod(id)
 	if errors.Is(err, errs.NotFound) {
 		return nil
@@ -90,7 +90,7 @@ func (e *Engine) StopPodGently(ctx context.Context, id string, grace time.Durati
 	}
 	var all sync.WaitGroup
 	for _, a := range s.Apps {
-		all.Go(func() { _ = e.StopApp(ctx, a.ID, grace) }) // what can't be ended this way, StopPod ends
+		all.Go(func() { _ = e.stopAppAs(ctx, a.ID, how) }) // what can't be ended this way, StopPod ends
 	}
 	all.Wait()
 	if err := ctx.Err(); err != nil {

@@ -136,7 +136,7 @@ func (d errand) do(ctx context.Context, e *stage0.Engine) (r report, err error) 
 		return d.start(ctx, e, l)
 	case "stop":
 		if d.Grace > 0 {
-			return r, e.StopPodGently(ctx, d.Pod, d.Grace)
+			return r, e.StopPodGently(ctx, d.Pod, stage0.Stopping{Grace: d.Grace})
 		}
 		return r, e.StopPod(ctx, d.Pod)
 	case "rm":
