@@ -22,7 +22,7 @@ func (q *request) fromFile(ctx context.Context, n *node, b *bringer) (plan stage
 		return plan, nil, q.own(err)
 	}
 	f, err := podfile.Read(ctx, data, podfile.Options{
-		Handlers: n.engine, Handler: q.flags.Stage1,
+		Handlers: n.engine, Handler: q.flags.Stage1, Name: q.flags.Name,
 		Manifest: func(ctx context.Context, app *stage0.AppRequest) (*appc.ImageManifest, error) {
 			found, err := bringNamed(ctx, b, app)
 			if err != nil {
@@ -40,9 +40,7 @@ func (q *request) fromFile(ctx context.Context, n *node, b *bringer) (plan stage
 	if err := q.users(n, f); err != nil {
 		return plan, f.Notes, err
 	}
-	if plan = f.Plan; q.flags.Name != "" {
-		plan.Pod.Name = q.flags.Name
-	}
+	plan = f.Plan
 	for _, apps := range [][]stage0.AppRequest{plan.Init, plan.Apps} {
 		for i := range apps {
 			if err := q.bringAll(ctx, b, f, &apps[i]); err != nil {

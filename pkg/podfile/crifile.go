@@ -51,11 +51,14 @@ func readCRI(data []byte, o Options) (*File, error) {
 	return &File{Plan: plan}, err
 }
 
+// defaultNamespace is that of pods that name none.
+const defaultNamespace = "default"
+
 // fillIdentity gives a pod what kubelet's pods always have. The UID is
 // another one later.
 func fillIdentity(m *runtimeapi.PodSandboxMetadata) {
 	if m.Namespace == "" {
-		m.Namespace = "default"
+		m.Namespace = defaultNamespace
 	}
 	m.Uid, m.Attempt = "0", 0
 }

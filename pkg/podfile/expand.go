@@ -49,10 +49,20 @@ func (x *expander) expand(text string) (string, error) {
 		write(value)
 		text = rest
 	}
+	return b.String(), x.check()
+}
+
+// literal counts a text that is not to be expanded.
+func (x *expander) literal(text string) (string, error) {
+	x.used += len(text)
+	return text, x.check()
+}
+
+func (x *expander) check() error {
 	if x.used > maxExpanded {
-		return "", fmt.Errorf("with their variables filled in, the texts of the file are longer than %d bytes", maxExpanded)
+		return fmt.Errorf("with their variables filled in, the texts of the file are longer than %d bytes", maxExpanded)
 	}
-	return b.String(), nil
+	return nil
 }
 
 func (x *expander) expandAll(texts []string) (all []string, err error) {

@@ -18,18 +18,19 @@ import (
 // which pkg/cri translates. Volumes, which kubelet makes itself, are the
 // pod's own.
 type kubeReader struct {
-	pod   *kubePod
-	file  *File
-	notes []Note
-	texts expander
-	empty []manifest.EmptyVolume
+	pod     *kubePod
+	options Options
+	file    *File
+	notes   []Note
+	texts   expander
+	empty   []manifest.EmptyVolume
 }
 
 func readKube(data []byte, o Options) (*File, error) {
 	if err := checkKind(data); err != nil {
 		return nil, err
 	}
-	r := &kubeReader{pod: &kubePod{}, file: &File{Pull: map[string]Pull{}}}
+	r := &kubeReader{pod: &kubePod{}, options: o, file: &File{Pull: map[string]Pull{}}}
 	if err := decode("", data, r.pod); err != nil {
 		return nil, err
 	}

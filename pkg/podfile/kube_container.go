@@ -61,9 +61,9 @@ func (r *kubeReader) container(path string, k *kubeContainer) (*runtimeapi.Conta
 func (r *kubeReader) words(path string, k *kubeContainer, c *runtimeapi.ContainerConfig) (err error) {
 	r.texts.vars = map[string]string{}
 	for i, e := range k.Env {
-		value, err := r.texts.expand(e.Value)
+		value, err := r.value(at(path+".env", i), e)
 		if err != nil {
-			return invalid(at(path+".env", i)+".value", "%v", err)
+			return err
 		}
 		r.texts.vars[e.Name] = value
 		c.Envs = append(c.Envs, &runtimeapi.KeyValue{Key: e.Name, Value: []byte(value)})

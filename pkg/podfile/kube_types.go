@@ -185,9 +185,23 @@ type kubeContainer struct {
 }
 
 type kubeEnv struct {
-	Name      string  `json:"name"`
-	Value     string  `json:"value"`
-	ValueFrom refused `json:"valueFrom" why:"there is no API server to ask; write the value out"`
+	Name      string        `json:"name"`
+	Value     string        `json:"value"`
+	ValueFrom *kubeEnvValue `json:"valueFrom"`
+}
+
+type kubeEnvValue struct {
+	FieldRef *kubeFieldRef `json:"fieldRef"`
+
+	ResourceFieldRef refused `json:"resourceFieldRef" why:"write the value out"`
+	ConfigMapKeyRef  refused `json:"configMapKeyRef" why:"there are no ConfigMaps here; write the value out"`
+	SecretKeyRef     refused `json:"secretKeyRef" why:"there are no Secrets here; write the value out"`
+	FileKeyRef       refused `json:"fileKeyRef" why:"write the value out"`
+}
+
+type kubeFieldRef struct {
+	APIVersion string `json:"apiVersion"`
+	FieldPath  string `json:"fieldPath"`
 }
 
 type kubePort struct {

@@ -65,22 +65,26 @@ const (
 type Options struct {
 	Handlers cri.Handlers // *stage0.Engine
 	Handler  string       // runtime handler of pods that name none
+	Name     string       // of the pod, instead of the file's; empty: that
 	// Manifest gives the appc manifest of the image of an app of an appc pod,
 	// and fetches it if it has to; nil for an image of another kind.
 	Manifest func(ctx context.Context, app *stage0.AppRequest) (*appc.ImageManifest, error)
+
+	uid string // of the pod
 }
 
 // Read reads a file of any form. What it can't be is errs.Invalid; what it
 // asks for and this host or program can't do without changing what it means is
 // errs.Unsupported.
 func Read(ctx context.Context, data []byte, o Options) (*File, error) {
+	o.uid = pod.NewID() // each run of a file is a pod of its own
 	f, err := read(ctx, data, o)
 	if err != nil {
 		return nil, errs.Wrap("read pod file", "", err)
 	}
 	p := &f.Plan.Pod
 	p.Creator, p.EndsWithApps = manifest.CreatorCLI, true
-	p.UID = pod.NewID() // each run of a file is a pod of its own
+	p.UID, p.Name = o.uid, cmp.Or(o.Name, p.Name)
 	if n := len(f.Plan.Init) + len(f.Plan.Apps); n > MaxApps {
 		return nil, errs.New("read pod file", errs.Invalid, "", fmt.Errorf("%d apps, more than %d", n, MaxApps))
 	}

@@ -90,6 +90,31 @@ func TestExpand(t *testing.T) {
 	}
 }
 
+// Variables of the pod's own fields are what it has in the end.
+func TestFields(t *testing.T) {
+	const file = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","uid":"of another","labels":{"app.example/x":"$(NAME)"},"annotations":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i","env":[
+		{"name":"NAME","valueFrom":{"fieldRef":{"apiVersion":"v1","fieldPath":"metadata.name"}}},
+		{"name":"NAMESPACE","valueFrom":{"fieldRef":{"fieldPath":"metadata.namespace"}}},
+		{"name":"UID","valueFrom":{"fieldRef":{"fieldPath":"metadata.uid"}}},
+		{"name":"LABEL","valueFrom":{"fieldRef":{"fieldPath":"metadata.labels['app.example/x']"}}},
+		{"name":"NONE","valueFrom":{"fieldRef":{"fieldPath":"metadata.labels['none']"}}},
+		{"name":"ANNOTATION","valueFrom":{"fieldRef":{"fieldPath":"metadata.annotations['a']"}}},
+		{"name":"BOTH","value":"$(NAME)-$(ANNOTATION)"}]}]}}`
+	for name, want := range map[string]string{"": "p", "mine": "mine"} {
+		o := options()
+		o.Name = name
+		f, err := Read(context.Background(), []byte(file), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod := f.Plan.Pod
+		got := strings.Join(f.Plan.Apps[0].Env, " ")
+		if all := "NAME=" + want + " NAMESPACE=default UID=" + pod.UID + " LABEL=$(NAME) NONE= ANNOTATION=b BOTH=" + want + "-b"; got != all || pod.Name != want || pod.Namespace != "default" {
+			t.Errorf("%q: got %s of %s/%s, want %s", name, got, pod.Namespace, pod.Name, all)
+		}
+	}
+}
+
 func TestQuantity(t *testing.T) {
 	for text, milli := range map[string]int64{
 		"0": 0, "1": 1000, "250m": 250, "0.1": 100, ".5": 500, "1.5": 1500, "1k": 1e6, "1K": 1e6, "64Mi": 64 << 20 * 1000, "2e3": 2e6, "1e-3": 1, "1u": 1, "100n": 1, "+3": 3000,

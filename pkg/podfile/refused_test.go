@@ -22,6 +22,11 @@ func kube(spec, container string) string {
 	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{` + spec + `"restartPolicy":"Never","containers":[{"name":"c","image":"i"` + container + `}]}}`
 }
 
+// field gives a Pod with a variable of that field.
+func field(path string) string {
+	return kube("", `"env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"`+path+`"}}}]`)
+}
+
 func podManifest(rest string) string {
 	return `{"acKind":"PodManifest","acVersion":"0.8.11","apps":[{"name":"a","image":{"name":"example.com/a"}` + rest + `}`
 }
@@ -59,6 +64,17 @@ func TestRefused(t *testing.T) {
 		"no source":          {kube(`"volumes":[{"name":"v"}]`, ""), errs.Invalid, "no source"},
 		"automount":          {kube(`"automountServiceAccountToken":true`, ""), errs.Unsupported, "automountServiceAccountToken"},
 		"secretKeyRef":       {kube("", `"env":[{"name":"A","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}]`), errs.Unsupported, "spec.containers[0].env[0].valueFrom"},
+		"configMapKeyRef":    {kube("", `"env":[{"name":"A","valueFrom":{"configMapKeyRef":{"name":"s","key":"k"}}}]`), errs.Unsupported, "there are no ConfigMaps"},
+		"address":            {field("status.podIP"), errs.Unsupported, "env[0].valueFrom.fieldRef.fieldPath: status.podIP is not known before the pod runs"},
+		"node":               {field("spec.nodeName"), errs.Unsupported, "no cluster"},
+		"no field":           {field("metadata.nme"), errs.Invalid, `"metadata.nme" is no field`},
+		"all labels":         {field("metadata.labels"), errs.Invalid, "metadata.labels['KEY']"},
+		"label without key":  {field("metadata.labels['']"), errs.Invalid, "is no field"},
+		"key of a name":      {field("metadata.name['x']"), errs.Invalid, "has no keys"},
+		"field of v2":        {kube("", `"env":[{"name":"A","valueFrom":{"fieldRef":{"apiVersion":"v2","fieldPath":"metadata.name"}}}]`), errs.Invalid, "fieldRef.apiVersion"},
+		"value and field":    {kube("", `"env":[{"name":"A","value":"x","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}]`), errs.Invalid, "there is a value, too"},
+		"value of nothing":   {kube("", `"env":[{"name":"A","valueFrom":{}}]`), errs.Invalid, "env[0].valueFrom"},
+		"laughing fields":    {`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","annotations":{"a":"` + strings.Repeat("x", 100000) + `"}},"spec":{"containers":[{"name":"c","image":"i","env":[` + strings.Repeat(`{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"metadata.annotations['a']"}}},`, 30) + `{"name":"B"}]}]}}`, errs.Invalid, "longer than"},
 		"envFrom":            {kube("", `"envFrom":[{"configMapRef":{"name":"s"}}]`), errs.Unsupported, "envFrom"},
 		"a file as dir":      {kube(`"volumes":[{"name":"v","hostPath":{"path":"/etc/passwd","type":"Directory"}}]`, ""), errs.Precondition, "no Directory"},
 		"absent":             {kube(`"volumes":[{"name":"v","hostPath":{"path":"/absent","type":"DirectoryOrCreate"}}]`, ""), errs.Precondition, "make it first"},
