@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -48,15 +49,73 @@ func (d *Dir) Open(path string) (*Dir, error) {
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	}
+	fd, err := openat2(d.fd, path, &how)
+	if err != nil {
+		return nil, &fs.PathError{Op: "openat2", Path: path, Err: err}
+	}
+	return &Dir{fd: fd}, nil
+}
+
+func openat2(dir int, path string, how *unix.OpenHow) (fd int, err error) {
 	for try := 0; ; try++ {
-		fd, err := unix.Openat2(d.fd, path, &how)
-		if err == nil {
-			return &Dir{fd: fd}, nil
-		}
+		fd, err = unix.Openat2(dir, path, how)
 		if again := errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR); !again || try == resolveTries {
-			return nil, &fs.PathError{Op: "openat2", Path: path, Err: err}
+			return fd, err
 		}
 	}
+}
+
+// MakeBelow makes the directories of path below root that aren't there, with
+// root's own mode and owner. Symbolic links are resolved as if root were "/",
+// by whomever they are made meanwhile.
+func MakeBelow(root, path string) error {
+	d, err := OpenDir(root)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	var like unix.Stat_t
+	if err := unix.Fstat(d.fd, &like); err != nil {
+		return &fs.PathError{Op: "fstat", Path: root, Err: err}
+	}
+	for i, c := range path {
+		if c == '/' {
+			if err := d.makeLike(path[:i], like); err != nil {
+				return err
+			}
+		}
+	}
+	return d.makeLike(path, like)
+}
+
+// makeLike makes path, whose parent is there, unless something is there.
+func (d *Dir) makeLike(path string, like unix.Stat_t) error {
+	made, err := d.Open(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			err = made.Close()
+		}
+		if errors.Is(err, unix.ENOTDIR) { // a file: whoever wants the path will see
+			return nil
+		}
+		return err
+	}
+	parent, err := d.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	if err := unix.Mkdirat(parent.fd, filepath.Base(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return pathError("mkdir", path, err)
+	}
+	if made, err = d.Open(path); err != nil {
+		return err
+	}
+	defer made.Close()
+	if err := unix.Fchown(made.fd, int(like.Uid), int(like.Gid)); err != nil {
+		return pathError("chown", path, err)
+	}
+	return pathError("chmod", path, unix.Fchmod(made.fd, like.Mode&0o7777)) // behind chown, which takes set-id bits away
 }
 
 // Close gives the descriptor back.

@@ -154,7 +154,7 @@ func criMounts(mounts []manifest.Mount) []*runtimeapi.Mount {
 			continue
 		}
 		mount := &runtimeapi.Mount{
-			HostPath: m.Source, ContainerPath: m.Destination,
+			HostPath: m.From(), ContainerPath: m.Destination,
 			Readonly: m.ReadOnly, RecursiveReadOnly: m.RecursiveReadOnly,
 			Propagation: criPropagation(m.Propagation), SelinuxRelabel: m.SELinuxRelabel,
 			UidMappings: criIDs(m.UIDs), GidMappings: criIDs(m.GIDs), MountOptions: m.Options,

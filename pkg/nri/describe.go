@@ -152,7 +152,7 @@ func describeMounts(app *manifest.App, mounts []specs.Mount) []*api.Mount {
 			continue
 		}
 		if i, err := strconv.Atoi(filepath.Base(m.Source)); err == nil && i >= 0 && i < len(app.Mounts) {
-			m.Source = app.Mounts[i].Source
+			m.Source = app.Mounts[i].From()
 		}
 	}
 	return list

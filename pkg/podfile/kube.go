@@ -45,11 +45,11 @@ func readKube(data []byte, o Options) (*File, error) {
 		return nil, err
 	}
 	spec := &r.pod.Spec
-	init, initEmpty, err := r.containers("spec.initContainers", spec.InitContainers)
+	init, initVolumes, err := r.containers("spec.initContainers", spec.InitContainers)
 	if err != nil {
 		return nil, err
 	}
-	main, mainEmpty, err := r.containers("spec.containers", spec.Containers)
+	main, mainVolumes, err := r.containers("spec.containers", spec.Containers)
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +61,8 @@ func readKube(data []byte, o Options) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, volumes := range append(initEmpty, mainEmpty...) {
-		plan.Apps[i].Volumes = volumes
+	for i, volumes := range append(initVolumes, mainVolumes...) {
+		volumes.complete(&plan.Apps[i])
 	}
 	plan.Init, plan.Apps = plan.Apps[:len(init):len(init)], plan.Apps[len(init):]
 	plan.Pod.Volumes = r.empty

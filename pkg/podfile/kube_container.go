@@ -7,15 +7,12 @@ import (
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/stagelet/stagelet/pkg/stage0"
 )
 
-// containers translates containers, and gives the pod's own volumes that each
-// sees.
-func (r *kubeReader) containers(path string, all []kubeContainer) ([]*runtimeapi.ContainerConfig, [][]stage0.VolumeMount, error) {
+// containers translates containers, and gives what else each sees of volumes.
+func (r *kubeReader) containers(path string, all []kubeContainer) ([]*runtimeapi.ContainerConfig, []mounted, error) {
 	configs := make([]*runtimeapi.ContainerConfig, len(all))
-	volumes := make([][]stage0.VolumeMount, len(all))
+	volumes := make([]mounted, len(all))
 	for i := range all {
 		c, err := r.container(at(path, i), &all[i])
 		if err != nil {

@@ -113,34 +113,59 @@ func (h *kubeHostPath) check(path string) error {
 	return nil
 }
 
-// mounts gives those of an app, and apart from them the pod's own volumes.
-func (r *kubeReader) mounts(path string, all []kubeMount) (mounts []*runtimeapi.Mount, own []stage0.VolumeMount, err error) {
+// mounted is what a container sees of the volumes.
+type mounted struct {
+	own []stage0.VolumeMount // of the pod's own volumes
+	// parts are those of CRI's mounts, by their index, that are parts of a
+	// directory of the host: CRI has no word for it.
+	parts map[int]*manifest.VolumePart
+}
+
+// mounts gives those of an app that CRI knows, and apart from them the rest.
+func (r *kubeReader) mounts(path string, all []kubeMount) (mounts []*runtimeapi.Mount, rest mounted, err error) {
+	rest.parts = map[int]*manifest.VolumePart{}
 	for i, k := range all {
 		path := at(path, i)
 		if !filepath.IsAbs(k.MountPath) {
-			return nil, nil, invalid(path+".mountPath", "%.200q is no absolute path", k.MountPath)
+			return nil, rest, invalid(path+".mountPath", "%.200q is no absolute path", k.MountPath)
 		}
-		if k.SubPath != "" && !filepath.IsLocal(k.SubPath) {
-			return nil, nil, invalid(path+".subPath", "%.200q leaves the volume", k.SubPath)
+		if k.SubPath != "" {
+			if !filepath.IsLocal(k.SubPath) || strings.ContainsRune(k.SubPath, 0) {
+				return nil, rest, invalid(path+".subPath", "%.200q is no path in the volume", k.SubPath)
+			}
+			k.SubPath = filepath.Clean(k.SubPath)
 		}
 		v, err := r.volume(path+".name", k.Name)
 		if err != nil {
-			return nil, nil, err
+			return nil, rest, err
 		}
 		if v.EmptyDir != nil {
-			if err := ownMount(path, k); err != nil {
-				return nil, nil, err
+			if k.MountPropagation != "" && k.MountPropagation != "None" {
+				return nil, rest, unsupported(path+".mountPropagation", "nothing is mounted below an emptyDir")
 			}
-			own = append(own, stage0.VolumeMount{Volume: v.Name, Destination: k.MountPath, ReadOnly: k.ReadOnly})
+			rest.own = append(rest.own, stage0.VolumeMount{Volume: v.Name, SubPath: k.SubPath, Destination: k.MountPath, ReadOnly: k.ReadOnly})
 			continue
 		}
 		m, err := mount(path, v, k)
 		if err != nil {
-			return nil, nil, err
+			return nil, rest, err
+		}
+		if v.HostPath != nil && k.SubPath != "" {
+			if rest.parts[len(mounts)], err = part(path+".subPath", v.HostPath.Path, k.SubPath); err != nil {
+				return nil, rest, err
+			}
 		}
 		mounts = append(mounts, m)
 	}
-	return mounts, own, nil
+	return mounts, rest, nil
+}
+
+// complete gives an app what CRI has no word for.
+func (m mounted) complete(app *stage0.AppRequest) {
+	app.Volumes = m.own
+	for i, part := range m.parts {
+		app.App.Mounts[i].Source, app.App.Mounts[i].Part = "", part
+	}
 }
 
 func (r *kubeReader) volume(path, name string) (*kubeVolume, error) {
@@ -150,17 +175,6 @@ func (r *kubeReader) volume(path, name string) (*kubeVolume, error) {
 		}
 	}
 	return nil, invalid(path, "spec.volumes has no %.80q", name)
-}
-
-// ownMount refuses what a volume of the pod's own can't.
-func ownMount(path string, k kubeMount) error {
-	switch {
-	case k.SubPath != "":
-		return unsupported(path+".subPath", "an emptyDir is mounted as a whole")
-	case k.MountPropagation != "" && k.MountPropagation != "None":
-		return unsupported(path+".mountPropagation", "nothing is mounted below an emptyDir")
-	}
-	return nil
 }
 
 func mount(path string, v *kubeVolume, k kubeMount) (*runtimeapi.Mount, error) {
@@ -186,28 +200,25 @@ func mount(path string, v *kubeVolume, k kubeMount) (*runtimeapi.Mount, error) {
 		m.ImageSubPath, m.Readonly = k.SubPath, true
 		return m, nil
 	}
-	m.HostPath = filepath.Join(v.HostPath.Path, k.SubPath)
-	if k.SubPath != "" {
-		var err error
-		m.HostPath, err = subPath(path+".subPath", v.HostPath.Path, m.HostPath)
-		return m, err
-	}
+	m.HostPath = v.HostPath.Path
 	return m, nil
 }
 
-// subPath gives where a path in a volume really is, and refuses one that a
-// symbolic link leads out of it.
-func subPath(path, volume, sub string) (string, error) {
+// part gives a path in a directory of the host, and refuses one that a
+// symbolic link leads out of it. What becomes a link later is resolved in the
+// volume.
+func part(path, volume, sub string) (*manifest.VolumePart, error) {
 	realVolume, err := filepath.EvalSymlinks(volume)
 	if err != nil {
-		return "", errs.Wrap("check", path, err)
+		return nil, errs.Wrap("check", path, err)
 	}
-	realSub, err := filepath.EvalSymlinks(sub)
+	realSub, err := filepath.EvalSymlinks(filepath.Join(volume, sub))
 	if err != nil {
-		return "", errs.Wrap("check", path, err)
+		return nil, errs.Wrap("check", path, err)
 	}
-	if inside, err := filepath.Rel(realVolume, realSub); err != nil || !filepath.IsLocal(inside) {
-		return "", errs.New("check", errs.Denied, path, errors.New(sub+" leads out of the volume"))
+	inside, err := filepath.Rel(realVolume, realSub)
+	if err != nil || !filepath.IsLocal(inside) {
+		return nil, errs.New("check", errs.Denied, path, errors.New(filepath.Join(volume, sub)+" leads out of the volume"))
 	}
-	return realSub, nil
+	return &manifest.VolumePart{Volume: realVolume, SubPath: inside}, nil
 }

@@ -37,6 +37,7 @@ type AppRequest struct {
 // VolumeMount shows an app one of its pod's empty volumes (manifest.Pod).
 type VolumeMount struct {
 	Volume      string // by name
+	SubPath     string `json:",omitempty"` // relative; made when the app starts if it isn't there; empty: all of it
 	Destination string // absolute, in the app
 	ReadOnly    bool   `json:",omitempty"`
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
@@ -18,10 +20,11 @@ func withVolumes(mounts []manifest.Mount, dir manifest.Dir, p *manifest.Pod, vol
 		if err := checkVolumeMount(p, v); err != nil {
 			return nil, err
 		}
-		all = append(all, manifest.Mount{
-			Source: dir.Volume(v.Volume), Destination: v.Destination, ReadOnly: v.ReadOnly,
-			Propagation: manifest.PropagationPrivate,
-		})
+		m := manifest.Mount{Destination: v.Destination, ReadOnly: v.ReadOnly, Propagation: manifest.PropagationPrivate}
+		if m.Source = dir.Volume(v.Volume); v.SubPath != "" {
+			m.Part, m.Source = &manifest.VolumePart{Volume: m.Source, SubPath: v.SubPath, Make: true}, ""
+		}
+		all = append(all, m)
 	}
 	return all, nil
 }
@@ -31,6 +34,9 @@ func checkVolumeMount(p *manifest.Pod, v VolumeMount) error {
 	subject := fmt.Sprintf("%.80q", v.Volume)
 	if !slices.ContainsFunc(p.Volumes, func(has manifest.EmptyVolume) bool { return has.Name == v.Volume }) {
 		return errs.New(op, errs.Invalid, subject, errors.New("the pod has no such volume"))
+	}
+	if v.SubPath != "" && (!filepath.IsLocal(v.SubPath) || strings.ContainsRune(v.SubPath, 0)) {
+		return errs.New(op, errs.Invalid, subject, fmt.Errorf("%.200q is no path in the volume", v.SubPath))
 	}
 	if !path.IsAbs(v.Destination) || path.Clean(v.Destination) == "/" {
 		return errs.New(op, errs.Invalid, subject, fmt.Errorf("%.200q is no absolute path in the app", v.Destination))

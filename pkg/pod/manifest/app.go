@@ -1,6 +1,9 @@
 package manifest
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"path/filepath"
+)
 
 // App is the immutable configuration of an app: app.json. (Resources may be
 // updated while it lives: the update replaces the record.)
@@ -123,6 +126,27 @@ type Mount struct {
 	Injected bool `json:"injected,omitempty"`
 	// Image is set instead of Source for an image volume: layers, lowest first.
 	Image *ImageMount `json:"image,omitempty"`
+	// Part is set instead of Source for what lies in a volume.
+	Part *VolumePart `json:"part,omitempty"`
+}
+
+// From gives where on the host a mount comes from, for those who are told of
+// it: empty for an image.
+func (m Mount) From() string {
+	if m.Part != nil {
+		return filepath.Join(m.Part.Volume, m.Part.SubPath)
+	}
+	return m.Source
+}
+
+// VolumePart is a directory or a file in a volume, found when the app starts.
+// No symbolic link in the volume leads out of it: they are resolved as if the
+// volume were "/".
+type VolumePart struct {
+	Volume  string `json:"volume"`  // directory, absolute, in the host's mount namespace
+	SubPath string `json:"subPath"` // relative
+	// Make has a directory made, like the volume's own, where nothing is.
+	Make bool `json:"make,omitempty"`
 }
 
 // ImageMount is an image mounted as a volume (CRI Mount.image).

@@ -91,18 +91,15 @@ func (s *Supervisor) openTrees(a *app, scratch string) (trees []*os.File, err er
 // openSource maps the ids of a volume that asks for it; it can only be as the
 // pod's are.
 func (s *Supervisor) openSource(m manifest.Mount) (*os.File, error) {
-	if !filepath.IsAbs(m.Source) {
-		return nil, errs.New("open source", errs.Invalid, m.Source, errors.New("is not an absolute path"))
+	if from := m.From(); !filepath.IsAbs(from) {
+		return nil, errs.New("open source", errs.Invalid, from, errors.New("is not an absolute path"))
 	}
-	tree, err := sys.CloneTree(m.Source)
-	if errors.Is(err, fs.ErrNotExist) {
-		tree, err = makeSource(m.Source)
-	}
+	tree, err := openTree(m)
 	if err != nil || len(m.UIDs)+len(m.GIDs) == 0 {
 		return tree, err
 	}
 	if s.users == nil {
-		err = errs.New("map ids", errs.Invalid, m.Source, errors.New("the pod has no user namespace"))
+		err = errs.New("map ids", errs.Invalid, m.From(), errors.New("the pod has no user namespace"))
 	} else {
 		err = sys.MapTree(tree, s.users)
 	}
@@ -111,6 +108,22 @@ func (s *Supervisor) openSource(m manifest.Mount) (*os.File, error) {
 		return nil, err
 	}
 	return tree, nil
+}
+
+func openTree(m manifest.Mount) (*os.File, error) {
+	if p := m.Part; p != nil {
+		if p.Make {
+			if err := sys.MakeBelow(p.Volume, p.SubPath); err != nil {
+				return nil, err
+			}
+		}
+		return sys.SubTree(p.Volume, p.SubPath)
+	}
+	tree, err := sys.CloneTree(m.Source)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeSource(m.Source)
+	}
+	return tree, err
 }
 
 // makeSource makes the directory that a volume is to come from, as the users

@@ -88,6 +88,52 @@ func TestSupervisorPinsNoForeignMounts(t *testing.T) {
 	p.shutdown()
 }
 
+// A part of a volume is never outside of it, whatever an app makes of the
+// volume before another one starts.
+func TestPartsOfVolumes(t *testing.T) {
+	p := start(t)
+	dir, outside := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	part := func(sub, destination string, making bool) appOption {
+		return volume(manifest.Mount{Destination: destination, Part: &manifest.VolumePart{Volume: dir, SubPath: sub, Make: making}})
+	}
+	id := p.runApp(script("echo one >/a/one; cat /all/a/b/one; ls -d /all/a/b/../c"), part("a/b", "/a", true), part("a/c", "/c", true), part(".", "/all", false))
+	p.awaitExit(id)
+	if got := text(readLog(t, p.logPath(id)), "stdout"); got != "one\n/all/a/b/../c\n" {
+		t.Errorf("log %q", got)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{"out": outside, "up": "../../../../../../../.." + outside, "in": "/a/b"} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id = p.runApp(script("cat /file /in/one"), part("file", "/file", true), part("in", "/in", true))
+	p.awaitExit(id)
+	if got := text(readLog(t, p.logPath(id)), "stdout"); got != "file\none\n" {
+		t.Errorf("log %q", got)
+	}
+	for _, sub := range []string{"out", "up", "out/secret", "../" + filepath.Base(outside)} {
+		for _, making := range []bool{false, true} {
+			id := p.add(part(sub, "/a", making), script("cat /a /a/secret"))
+			if err := p.call(wire.StartApp, wire.AppParams{ID: id}, nil); err == nil {
+				p.awaitExit(id)
+				if got := text(readLog(t, p.logPath(id)), "stdout"); got != "" {
+					t.Errorf("%s: %q", sub, got)
+				}
+			}
+		}
+	}
+	if left, err := os.ReadDir(outside); err != nil || len(left) != 1 {
+		t.Errorf("outside: %v, %v", left, err)
+	}
+	p.shutdown()
+}
+
 func TestImageVolumes(t *testing.T) {
 	p := start(t)
 	one, two := t.TempDir(), t.TempDir()
