@@ -23,9 +23,13 @@ func (v volumeFault) Error() string { return string(v) }
 
 // useImage finds the image that an app of p names, leases it for owner, and
 // asks the policy again: it may have changed since the image came. The lease
-// comes first: what is checked can't go away.
+// comes first: what is checked can't go away. A pod that was prepared has
+// leased what it names, be it removed meanwhile.
 func (e *Engine) useImage(p *manifest.Pod, owner, name, written string) (*image.Record, error) {
 	r, err := e.Images.Resolve(name)
+	if id, derr := image.ParseDigest(name); derr == nil && errors.Is(err, errs.NotFound) {
+		r, err = e.Images.Leased(p.ID, id)
+	}
 	if err != nil {
 		return nil, err
 	}

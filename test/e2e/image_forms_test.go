@@ -18,6 +18,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/testutil/busybox"
 	"github.com/stagelet/stagelet/pkg/image"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
 func pack(t *testing.T, data []byte, writer func(io.Writer) io.WriteCloser) []byte {
@@ -169,6 +170,62 @@ func TestImageOfALiveApp(t *testing.T) {
 	}
 	s.mustCLI("image", "gc")
 	wantEqual(t, "layers after the app", layers(), 0)
+}
+
+// A prepared pod keeps all that it needs of its images, whoever removes them,
+// and is asked again whether it may run from them.
+func TestPreparedPodOutlivesItsImages(t *testing.T) {
+	s := startServer(t)
+	r := newRegistry(t)
+	rule := s.allow(t, r, "")
+	refs := []string{
+		r.push(t, "app", "v1", []busybox.File{busybox.Regular("greet", 0o755, []byte("#!/bin/sh\necho hello\n"))}),
+		r.push(t, "data", "v1", []busybox.File{busybox.Regular("answer", 0o644, []byte("42\n"))}),
+	}
+	before := filesBelow(s.path("lib", "images", "records"))
+	for _, ref := range refs {
+		s.mustPull(t, ref)
+	}
+	plan := personalPlan("/greet; cat /data/answer; exit 3")
+	plan.Apps[0].Image = refs[0]
+	plan.Apps[0].App.Mounts = []manifest.Mount{{Image: &manifest.ImageMount{Name: refs[1]}, Destination: "/data"}}
+	mounting := s.mustPerson(errand{Verb: "prepare", Plan: plan}).Pod
+	refused := strings.TrimSpace(s.mustCLI("prepare", refs[0], "--exec=/greet"))
+	allowed := strings.TrimSpace(s.mustCLI("prepare", refs[0], "--exec=/greet"))
+
+	if _, err := s.cli("image", "rm", refs[0]); err == nil || !strings.Contains(err.Error(), "it is prepared to run with this image") {
+		t.Errorf("a person removes it: %v", err)
+	}
+	for _, ref := range refs {
+		if err := s.images.RemoveImage(s.ctx, &cri.ImageSpec{Image: ref}); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := s.images.ImageStatus(s.ctx, &cri.ImageSpec{Image: ref}, false); err != nil || st.Image != nil {
+			t.Errorf("it is still listed: %v, %v", st, err)
+		}
+	}
+	s.mustCLI("gc", "--expire-prepared=1h")
+	s.fsck()
+
+	w := s.mustPerson(errand{Verb: "run-prepared", Pod: mounting, Wait: true})
+	wantEqual(t, "exit code", w.Statuses[0].ExitCode, 3)
+	wantEqual(t, "output", said(t, w.Logs[0]), "hello\n42")
+
+	if err := os.Remove(rule); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.cli("run-prepared", refused); err == nil || !strings.Contains(err.Error(), r.host) {
+		t.Errorf("run without a rule that allows its image: %v", err)
+	}
+	s.allow(t, r, "")
+	wantEqual(t, "output", s.mustCLI("run-prepared", allowed), "hello\n")
+
+	for _, id := range []string{mounting, allowed} {
+		s.mustCLI("rm", id)
+	}
+	s.mustCLI("gc")
+	wantEqual(t, "records left", len(filesBelow(s.path("lib", "images", "records"))), len(before))
+	s.fsck()
 }
 
 // TestImageCommands goes through those that other tests don't.

@@ -153,10 +153,25 @@ func (s *Store) unlist(ctx context.Context, ref string, forbid func(owner string
 	if err != nil {
 		return false, err
 	}
+	if err := s.keepOne(id, next.Images[id]); err != nil {
+		return false, err
+	}
 	next.remove(id)
 	if err := s.withReserve(func() error { return s.writeIndex(next) }); err != nil {
 		return false, err
 	}
 	crash.Point("store.unlisted")
 	return true, nil
+}
+
+// keepOne removes what an image's record replaced. Who leases the image finds
+// its record by its id alone once the index doesn't name it any more.
+func (s *Store) keepOne(id image.Digest, current string) error {
+	files, err := s.recordsOf(id)
+	for _, file := range files {
+		if file != current {
+			err = errors.Join(err, removeFile(filepath.Join(s.records(), file)))
+		}
+	}
+	return errs.Wrap("remove replaced records", string(id), err)
 }

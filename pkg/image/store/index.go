@@ -87,6 +87,18 @@ func recordID(file string) (image.Digest, bool) {
 	return id, err == nil && random != "" && !strings.ContainsAny(random, "/.") && strings.HasSuffix(file, recordSuffix)
 }
 
+// recordsOf gives the files of an image's records: the one that is listed, and
+// those that it replaced or that were never listed.
+func (s *Store) recordsOf(id image.Digest) (files []string, err error) {
+	entries, err := os.ReadDir(s.records())
+	for _, e := range entries {
+		if isRecordOf(e.Name(), id) {
+			files = append(files, e.Name())
+		}
+	}
+	return files, errs.Wrap("find records of image", string(id), err)
+}
+
 // readRecord reads a record without what the index says about it.
 func (s *Store) readRecord(file string) (*image.Record, error) {
 	const op = "read image record"

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
@@ -29,9 +31,10 @@ func checkOwner(owner string) error {
 // of its own, that ends with owner's at the latest.
 const OwnerPart = "."
 
-// Lease keeps the layers of the image of that id until owner releases it,
-// even when the image is removed meanwhile. An owner has one lease: a new one
-// replaces it. It is a symbolic link, so it can't be torn; it need not outlive
+// Lease keeps the layers and the record of the image of that id until owner
+// releases it, even when the image is removed meanwhile. The image is listed,
+// or somebody has leased it. An owner has one lease: a new one replaces it. It
+// is a symbolic link, so it can't be torn; it need not outlive
 // a power cut, which its owner doesn't either.
 func (s *Store) Lease(id image.Digest, owner string) error {
 	const op = "lease image"
@@ -48,7 +51,13 @@ func (s *Store) Lease(id image.Digest, owner string) error {
 		return err
 	}
 	if _, there := v.images[id]; !there {
-		return errs.New(op, errs.NotFound, string(id), errors.New("no such image here"))
+		leases, err := s.Leases()
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(slices.Collect(maps.Values(leases)), id) {
+			return errs.New(op, errs.NotFound, string(id), errors.New("no such image here"))
+		}
 	}
 	path := filepath.Join(s.leases(), owner)
 	temp := atomicfile.TempName(path)
@@ -61,6 +70,50 @@ func (s *Store) Lease(id image.Digest, owner string) error {
 	}
 	crash.Point("store.lease-taken")
 	return nil
+}
+
+// Leased gives the image of that id that owner, or a part of it, has leased: as
+// it is listed, or was when it was removed. One that isn't leased so is
+// errs.NotFound.
+func (s *Store) Leased(owner string, id image.Digest) (*image.Record, error) {
+	leases, err := s.Leases()
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(leases, func(of string, leased image.Digest) bool {
+		whole, _, _ := strings.Cut(of, OwnerPart)
+		return whole != owner || leased != id
+	})
+	if len(leases) == 0 {
+		return nil, notFound(string(id))
+	}
+	unlock, err := s.lock(context.Background(), shared) // nobody is taking the image in again
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if r, err := s.Resolve(string(id)); !errors.Is(err, errs.NotFound) {
+		return r, err
+	}
+	files, err := s.recordsOf(id)
+	if err != nil {
+		return nil, err
+	}
+	var found *image.Record
+	for _, file := range files {
+		r, err := s.loadRecord(file)
+		if err != nil {
+			return nil, errs.New("find leased image", errs.Corrupt, string(id), err)
+		}
+		// One that came later is of somebody who died taking the image in again.
+		if found == nil || r.Verdict.Time.Before(found.Verdict.Time) {
+			found = r
+		}
+	}
+	if found == nil {
+		return nil, notFound(string(id))
+	}
+	return found, nil
 }
 
 // Release ends the lease of owner and those of its parts; none is fine.

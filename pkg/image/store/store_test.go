@@ -211,54 +211,6 @@ func TestRemoveByAnyName(t *testing.T) {
 	}
 }
 
-func TestLeaseOutlivesTheImage(t *testing.T) {
-	s := newStore(t)
-	r := admit(t, s, candidateOf(t, "app", "one", layerOf(t, "a", "1")))[0]
-	if err := s.Lease(r.ID, "pod-1"); err != nil {
-		t.Fatal(err)
-	}
-	for _, owner := range []string{"", "../x", ".tmp-x", strings.Repeat("x", 200), "a/b"} {
-		if err := s.Lease(r.ID, owner); !errors.Is(err, errs.Invalid) {
-			t.Errorf("%q: %v", owner, err)
-		}
-	}
-	if err := s.Lease(digest.FromString("x"), "pod-2"); !errors.Is(err, errs.NotFound) {
-		t.Errorf("got %v", err)
-	}
-	held := errs.New("hold", errs.Precondition, "pod-1", errors.New("it is needed"))
-	if err := s.RemoveUnless("app", func(string) error { return held }); !errors.Is(err, errs.Precondition) {
-		t.Errorf("removed, though it is held: %v", err)
-	}
-	if got := ids(t, s); len(got) != 1 {
-		t.Errorf("not listed, though it is held: %v", got)
-	}
-	if err := s.Remove("app"); err != nil {
-		t.Fatal(err)
-	}
-	if got := ids(t, s); len(got) != 0 {
-		t.Errorf("still listed: %v", got)
-	}
-	if paths, err := s.LayerPaths(r); err != nil || layerCount(t, s) != 1 {
-		t.Errorf("%v, %v", paths, err)
-	}
-	expectClean(t, s)
-	if leases, err := s.Leases(); err != nil || leases["pod-1"] != r.ID || len(leases) != 1 {
-		t.Errorf("%v, %v", leases, err)
-	}
-	for range 2 {
-		if err := s.Release("pod-1"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := s.GC(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	if n := layerCount(t, s); n != 0 {
-		t.Errorf("%d layers left", n)
-	}
-	expectClean(t, s)
-}
-
 func TestTwoProcessesSeeEachOther(t *testing.T) {
 	a := newStore(t)
 	b := openStore(t, a.Root())
