@@ -148,7 +148,7 @@ func TestTokenServiceInTrouble(t *testing.T) {
 		return true
 	})
 	bearerOnly(f, tokens.URL, "sesame")
-	if _, _, err := pull(t, testClient(t, Options{}), f.host()+"/app:v1", PullOptions{}); errs.KindOf(err) != errs.Unavailable {
+	if _, _, err := pull(t, hasty(testClient(t, Options{})), f.host()+"/app:v1", PullOptions{}); errs.KindOf(err) != errs.Unavailable {
 		t.Error(err)
 	}
 }
@@ -372,11 +372,11 @@ func TestCredentialHelpers(t *testing.T) {
 		"gone.example":  {kind: errs.Unavailable},
 		"bad.example":   {kind: errs.Invalid},
 	} {
-		patience := 5 * time.Second
+		limit := patience
 		if want.kind == errs.Timeout {
-			patience = 100 * time.Millisecond
+			limit = 100 * time.Millisecond
 		}
-		got, err := c.find(context.Background(), name, "/app", patience)
+		got, err := c.find(context.Background(), name, "/app", limit)
 		if got != want.credential || (err == nil) != (want.kind == "") || err != nil && errs.KindOf(err) != want.kind {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}

@@ -22,10 +22,15 @@ import (
 // requests for that layer alone; n counts them from 1.
 func layerServer(t *testing.T, size int, script func(w http.ResponseWriter, r *http.Request, layer []byte, n int) bool) (*image.Candidate, []byte, *fake) {
 	t.Helper()
+	return layerServerFor(t, testClient(t, Options{}), size, script)
+}
+
+func layerServerFor(t *testing.T, client *Client, size int, script func(w http.ResponseWriter, r *http.Request, layer []byte, n int) bool) (*image.Candidate, []byte, *fake) {
+	t.Helper()
 	f := plainFake(t)
 	s := newSample(noise(size))
 	s.push(f, "app", "v1")
-	c, _ := mustPull(t, testClient(t, Options{}), f.host()+"/app:v1", PullOptions{})
+	c, _ := mustPull(t, client, f.host()+"/app:v1", PullOptions{})
 	var n atomic.Int32
 	f.on(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasSuffix(r.URL.Path, s.manifest.Layers[0].Digest.String()) {
@@ -85,7 +90,7 @@ func TestResumesManyTimes(t *testing.T) {
 
 func TestResumesAfterAStall(t *testing.T) {
 	testutil.CheckLeaks(t)
-	c, layer, _ := layerServer(t, 100_000, func(w http.ResponseWriter, r *http.Request, layer []byte, n int) bool {
+	c, layer, _ := layerServerFor(t, hasty(testClient(t, Options{})), 100_000, func(w http.ResponseWriter, r *http.Request, layer []byte, n int) bool {
 		if n > 1 {
 			return false
 		}

@@ -152,15 +152,24 @@ func noise(n int) []byte {
 	return data
 }
 
-// testClient is one that loses patience soon.
+// patience bounds what a test waits for, where it isn't about waiting.
+const patience = time.Minute
+
+// testClient is one that tries again soon.
 func testClient(t *testing.T, o Options) *Client {
 	t.Helper()
 	c := New(o)
-	c.timing.dial, c.timing.header, c.timing.stall = time.Second, 300*time.Millisecond, 150*time.Millisecond
+	c.timing.dial, c.timing.header, c.timing.stall = patience, patience, patience
 	c.timing.backoff, c.timing.maxBackoff = time.Millisecond, 10*time.Millisecond
 	c.timing.maxWait = 2 * time.Second
-	c.timing.helper = 5 * time.Second
+	c.timing.helper = patience
 	t.Cleanup(c.Close)
+	return c
+}
+
+// hasty makes a client give up soon what brings no byte.
+func hasty(c *Client) *Client {
+	c.timing.stall = 150 * time.Millisecond
 	return c
 }
 
@@ -175,7 +184,7 @@ func ref(t *testing.T, s string) image.Ref {
 
 func pull(t *testing.T, c *Client, reference string, o PullOptions) (*image.Candidate, *Repository, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return c.Pull(ctx, ref(t, reference), o)
 }
@@ -191,7 +200,7 @@ func mustPull(t *testing.T, c *Client, reference string, o PullOptions) (*image.
 
 func readLayer(t *testing.T, c *image.Candidate, i int) ([]byte, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r, err := c.Open(ctx, i)
 	if err != nil {

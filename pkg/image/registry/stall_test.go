@@ -63,7 +63,7 @@ func drip(w http.ResponseWriter, r *http.Request, data []byte) {
 
 // impatient makes a client measure soon how fast bytes come.
 func impatient(c *Client) *Client {
-	c.timing.stall, c.timing.floor, c.timing.window = time.Second, 2<<10, 50*time.Millisecond
+	c.timing.floor, c.timing.window = 2<<10, 50*time.Millisecond
 	return c
 }
 
@@ -146,7 +146,7 @@ func TestDocumentThatDrips(t *testing.T) {
 	s := newSample(noise(10))
 	s.push(f, "app", "v1")
 	f.on(func(w http.ResponseWriter, r *http.Request) bool {
-		drip(w, r, s.data)
+		drip(w, r, append(s.data, bytes.Repeat([]byte(" "), 10_000)...)) // too much to come while we have no turn
 		return true
 	})
 	_, _, err := pull(t, impatient(testClient(t, Options{})), f.host()+"/app:v1", PullOptions{})
@@ -161,7 +161,7 @@ func TestSlowReaderIsNoSlowRegistry(t *testing.T) {
 	s := newSample(noise(1000))
 	s.push(f, "app", "v1")
 	client := impatient(testClient(t, Options{}))
-	client.timing.window = 200 * time.Millisecond
+	client.timing.window = 2 * time.Second // so long the registry may well have no turn
 	c, _ := mustPull(t, client, f.host()+"/app:v1", PullOptions{})
 	r, err := c.Open(t.Context(), 0)
 	if err != nil {
@@ -169,7 +169,7 @@ func TestSlowReaderIsNoSlowRegistry(t *testing.T) {
 	}
 	defer r.Close()
 	for range 2 {
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(1100 * time.Millisecond)
 		if _, err := io.ReadFull(r, make([]byte, 100)); err != nil {
 			t.Fatal(err)
 		}
