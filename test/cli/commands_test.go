@@ -24,7 +24,7 @@ import (
 const busyboxImage = "localhost/stagelet/busybox:latest"
 
 // patience is how long the tests wait for what ought to happen at once.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 type hostKey struct{}
 

@@ -186,9 +186,8 @@ func TestTerminal(t *testing.T) {
 	p.resize(30, 100)
 	p.types("while [ \"$(stty size)\" != '30 100' ]; do usleep 10000; done; echo res''ized\r")
 	p.sees(`resized\r\n` + prompt)
-	p.types("sleep 1000\r")
-	p.sees(`sleep 1000\r\n`)
-	time.Sleep(100 * time.Millisecond) // it may just be starting
+	p.types("sh -c 'echo begun; exec sleep 1000'\r")
+	p.sees(`\nbegun\r\n`)
 	p.types("\x03")
 	p.sees(prompt)
 	p.types("echo code $?\r")

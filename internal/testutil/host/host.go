@@ -26,7 +26,7 @@ import (
 )
 
 // patience is how long what ought to happen at once may take.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // Host is what one test has of the machine.
 type Host struct {
