@@ -279,7 +279,7 @@ func (c *crashTest) lostSupervisor(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = syscall.Kill(p.supervisor(t), syscall.SIGKILL)
-	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline) && c.process.alive(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && c.process.alive(); time.Sleep(20 * time.Millisecond) {
 		if st, err := c.runtime.PodSandboxStatus(c.ctx, p.id, false); err == nil && st.Status.State == cri.PodSandboxState_SANDBOX_NOTREADY {
 			break
 		}
@@ -353,17 +353,17 @@ func (c *crashTest) pulls(t *testing.T) {
 
 // firstStart lets the server start in new directories.
 func (c *crashTest) firstStart(t *testing.T) {
-	fresh := []string{"--root", c.path("fresh", "lib"), "--run", c.path("fresh", "run"), "--listen", c.path("fresh", "sock"), "--web-listen=127.0.0.1:0"}
+	fresh := []string{"--root", c.path("fresh", "lib"), "--run", c.path("fresh", "run"), "--web-listen=127.0.0.1:0"}
 	for range 2 {
 		fs := *c.server
 		fs.args = append(fs.args[:len(fs.args):len(fs.args)], fresh...)
 		fs.launch(c.env()...)
-		select {
-		case <-fs.process.exited:
-		case <-time.After(time.Second):
-			_ = fs.process.cmd.Process.Signal(syscall.SIGTERM)
-			<-fs.process.exited
+		up := fs
+		up.dir, up.runtime, up.images = c.path("fresh"), nil, nil
+		if err := up.connect(); err != nil && up.process.alive() {
+			t.Error(err)
 		}
+		up.stop()
 		if _, err := fs.cli("gc"); err != nil {
 			t.Error(err)
 		}
@@ -375,10 +375,19 @@ func (c *crashTest) firstStart(t *testing.T) {
 // firstProcess gives the id of a process of the app, in the host's view.
 func (s *server) firstProcess(t *testing.T, a *app) int {
 	t.Helper()
-	var st manifest.Status
-	dir := manifest.Dir(s.path("lib", "pods", "run", a.pod.id)).App(a.id)
-	if _, err := atomicfile.ReadRecord(dir.Status(), manifest.KindStatus, &st); err != nil || st.PID == 0 {
-		t.Fatalf("app %s has no process: %+v, %v", a.id, st, err)
+	st := s.statusOnDisk(t, a)
+	if st.PID == 0 {
+		t.Fatalf("app %s has no process: %+v", a.id, st)
 	}
 	return st.PID
+}
+
+// statusOnDisk gives what an app's supervisor has written down last.
+func (s *server) statusOnDisk(t *testing.T, a *app) (st manifest.Status) {
+	t.Helper()
+	dir := manifest.Dir(s.path("lib", "pods", "run", a.pod.id)).App(a.id)
+	if _, err := atomicfile.ReadRecord(dir.Status(), manifest.KindStatus, &st); err != nil {
+		t.Fatalf("status of app %s: %v", a.id, err)
+	}
+	return st
 }

@@ -95,8 +95,10 @@ func TestImageDefaults(t *testing.T) {
 	wantEqual(t, "output with other arguments", p.output(t, "", custom, func(c *cri.ContainerConfig) {
 		c.Args = []string{"ls /bin/vi 2>/dev/null || echo gone"}
 	}), "gone")
-	a := p.start(t, "", custom, func(c *cri.ContainerConfig) { c.Args = []string{"trap 'exit 9' USR1; while :; do sleep 0.1; done"} })
-	a.exec(t, "true")
+	a := p.start(t, "", custom, func(c *cri.ContainerConfig) {
+		c.Args = []string{"trap 'exit 9' USR1; echo ready; while :; do sleep 0.1; done"}
+	})
+	a.awaitLine(t, "ready")
 	a.stop(t, patience)
 	wantEqual(t, "exit code after the image's stop signal", a.awaitExit(t).ExitCode, 9)
 

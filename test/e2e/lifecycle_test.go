@@ -29,7 +29,7 @@ func TestLifeCycle(t *testing.T) {
 		t.Errorf("address %s is not in %s0/24", ip, s.network.subnet)
 	}
 
-	server := p.start(t, "mkdir -p /tmp/w; echo pong > /tmp/w/ping; httpd -p 8080 -h /tmp/w; trap 'exit 7' TERM; while :; do sleep 0.1; done")
+	server := p.start(t, "mkdir -p /tmp/w; echo pong > /tmp/w/ping; httpd -p 8080 -h /tmp/w; trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done")
 	created := p.create(t, "until wget -q -O - http://127.0.0.1:8080/ping; do sleep 0.1; done; sleep 1000")
 	wantEqual(t, "state", created.status(t).State, cri.ContainerState_CONTAINER_CREATED)
 	if err := created.start(); err != nil {
@@ -46,6 +46,7 @@ func TestLifeCycle(t *testing.T) {
 	})
 	checkLists(t, p, server, created)
 
+	server.awaitLine(t, "ready")
 	server.stop(t, patience)
 	wantEqual(t, "exit code after SIGTERM", server.awaitExit(t).ExitCode, 7)
 	if err := s.runtime.RemoveContainer(s.ctx, server.id); err != nil {
@@ -193,7 +194,7 @@ func TestAnInitLikeApp(t *testing.T) {
 	s := startServer(t)
 	p := s.runPod(t)
 	// An init that starts a service in the background, whose orphans it reaps.
-	a := p.start(t, `(sh -c 'sleep 0.3; echo orphan' &) ; sleep 1000 & trap 'echo stopping; kill $!; wait; exit 3' TERM; echo up; wait; wait`)
+	a := p.start(t, `(sh -c 'until [ -e /up ]; do sleep 0.05; done; echo orphan' &) ; sleep 1000 & trap 'echo stopping; kill $!; wait; exit 3' TERM; echo up; : > /up; wait; wait`)
 	eventually(t, func() error { return wantText(a.output(t), "up\norphan\n") })
 	wantEqual(t, "PID of the init", a.exec(t, "readlink /proc/1/exe; cat /proc/1/comm"), "/bin/sh\nsh")
 	a.stop(t, patience)

@@ -14,7 +14,11 @@ func TestLogs(t *testing.T) {
 	s := startServer(t)
 	p := s.runPod(t)
 	t.Run("streams", func(t *testing.T) {
-		a := p.start(t, "echo one; sleep 0.2; echo two >&2; sleep 0.2; echo three")
+		a := p.start(t, "echo one; until [ -e /1 ]; do sleep 0.05; done; echo two >&2; until [ -e /2 ]; do sleep 0.05; done; echo three")
+		a.awaitLine(t, "one") // what is read of two streams at once has no order
+		a.exec(t, "touch /1")
+		a.awaitLine(t, "two")
+		a.exec(t, "touch /2")
 		a.awaitExit(t)
 		var got []string
 		lines := readLog(t, a.logPath())

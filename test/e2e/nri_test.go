@@ -363,7 +363,7 @@ func TestPluginHangsOrDies(t *testing.T) {
 		t.Error(err)
 	}
 	dying := &plugin{}
-	dying.become(nil, func() error { go dying.stub.Stop(); time.Sleep(time.Second); return nil })
+	dying.become(nil, func() error { dying.stub.Stop(); return nil })
 	s.joinPlugin(t, "10", dying)
 	s.runPod(t)
 }

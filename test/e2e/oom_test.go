@@ -30,7 +30,8 @@ func TestOutOfMemory(t *testing.T) {
 		})
 	}
 	t.Run("a command in the app", func(t *testing.T) {
-		a := p.start(t, "trap 'exit 6' TERM; while :; do sleep 0.1; done", limited)
+		a := p.start(t, "trap 'exit 6' TERM; echo ready; while :; do sleep 0.1; done", limited)
+		a.awaitLine(t, "ready")
 		if _, _, err := a.tryExec(hog); err == nil {
 			t.Error("the command lives")
 		}

@@ -324,6 +324,18 @@ func (a *app) output(t testing.TB) string {
 	return b.String()
 }
 
+// awaitLine waits until an app has written a line: what stands before it in
+// the app's script has been done.
+func (a *app) awaitLine(t testing.TB, line string) {
+	t.Helper()
+	eventually(t, func() error {
+		if out := a.output(t); !strings.Contains("\n"+out, "\n"+line+"\n") {
+			return fmt.Errorf("no %q in %q", line, out)
+		}
+		return nil
+	})
+}
+
 // logLine is a line of a CRI log file.
 type logLine struct {
 	time    time.Time

@@ -29,8 +29,8 @@ type imageRegistry struct {
 	host   string       // "127.0.0.1:port"
 	served atomic.Int64 // bytes of blobs
 	active atomic.Int64 // requests for blobs under way
-	// slow, when set, is how long each 64 KiB of a blob take.
-	slow atomic.Int64
+	// hold, when set, is how much of a blob an answer brings before it waits.
+	hold atomic.Int64
 	// evidence are signatures, in every repository.
 	evidence *signed.Repo
 	// password, when set, is what the user registryUser has to show.
@@ -164,7 +164,7 @@ func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	default:
 		r.active.Add(1)
 		defer r.active.Add(-1)
-		http.ServeContent(&countedWriter{ResponseWriter: w, r: r}, q, "", time.Time{}, bytes.NewReader(data))
+		http.ServeContent(&countedWriter{ResponseWriter: w, r: r, gone: q.Context().Done()}, q, "", time.Time{}, bytes.NewReader(data))
 	}
 }
 
@@ -199,21 +199,42 @@ func (r *imageRegistry) serveEvidence(w http.ResponseWriter, q *http.Request, ki
 	}
 }
 
-// countedWriter counts, and slows down, what is served of blobs.
+// countedWriter counts, and holds back, what is served of blobs.
 type countedWriter struct {
 	http.ResponseWriter
-	r *imageRegistry
+	r    *imageRegistry
+	gone <-chan struct{}
+	sent int64
 }
 
 func (w *countedWriter) Write(p []byte) (n int, err error) {
 	for len(p) > 0 && err == nil {
 		part := p[:min(len(p), 64<<10)]
 		p = p[len(part):]
-		time.Sleep(time.Duration(w.r.slow.Load()))
+		w.wait()
 		var k int
 		k, err = w.ResponseWriter.Write(part)
 		n += k
+		w.sent += int64(k)
 		w.r.served.Add(int64(k))
 	}
 	return n, err
+}
+
+// wait waits as long as the registry holds, unless the client is gone. What was
+// sent by then has reached it.
+func (w *countedWriter) wait() {
+	for first := true; ; first = false {
+		if hold := w.r.hold.Load(); hold == 0 || w.sent < hold {
+			return
+		}
+		if first {
+			_ = http.NewResponseController(w.ResponseWriter).Flush()
+		}
+		select {
+		case <-w.gone:
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }

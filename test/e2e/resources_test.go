@@ -107,8 +107,8 @@ func TestExits(t *testing.T) {
 		})
 	}
 	t.Run("stop after the grace", func(t *testing.T) {
-		a := p.start(t, "trap '' TERM; while :; do sleep 0.1; done")
-		a.exec(t, "true")
+		a := p.start(t, "trap '' TERM; echo ready; while :; do sleep 0.1; done")
+		a.awaitLine(t, "ready")
 		start := time.Now()
 		a.stop(t, time.Second)
 		wantEqual(t, "exit code", a.awaitExit(t).ExitCode, 137)
@@ -122,8 +122,8 @@ func TestExits(t *testing.T) {
 		wantEqual(t, "exit code", a.status(t).ExitCode, 137)
 	})
 	t.Run("stop signal of the request", func(t *testing.T) {
-		a := p.start(t, "trap 'exit 7' HUP; while :; do sleep 0.1; done", func(c *cri.ContainerConfig) { c.StopSignal = cri.Signal_SIGNAL_SIGHUP })
-		a.exec(t, "true")
+		a := p.start(t, "trap 'exit 7' HUP; echo ready; while :; do sleep 0.1; done", func(c *cri.ContainerConfig) { c.StopSignal = cri.Signal_SIGNAL_SIGHUP })
+		a.awaitLine(t, "ready")
 		a.stop(t, patience)
 		wantEqual(t, "exit code", a.status(t).ExitCode, 7)
 	})

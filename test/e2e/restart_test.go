@@ -8,6 +8,8 @@ import (
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
 // The server is killed under 50 pods. A third of the apps runs on, a third
@@ -38,7 +40,16 @@ func TestRestart(t *testing.T) {
 			a.releaseFromOutside(t)
 		}
 	}
-	time.Sleep(time.Second)
+	for i, a := range apps {
+		if kind(i) == 1 {
+			eventually(t, func() error {
+				if st := s.statusOnDisk(t, a); st.State != manifest.AppExited {
+					return fmt.Errorf("app %d is %s", i, st.State)
+				}
+				return nil
+			})
+		}
+	}
 
 	begun := time.Now()
 	s.start()

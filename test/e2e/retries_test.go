@@ -127,10 +127,13 @@ func TestRetryAfterTheCallerWentAway(t *testing.T) {
 func TestStopOutlivesItsCaller(t *testing.T) {
 	s := startServer(t)
 	p := s.runPod(t)
-	a := p.start(t, "trap '' TERM; while :; do sleep 0.1; done")
-	ctx, cancel := context.WithTimeout(s.ctx, 100*time.Millisecond)
-	defer cancel()
-	err := s.runtime.StopContainer(ctx, a.id, 1)
-	wantCode(t, err, codes.DeadlineExceeded)
+	a := p.start(t, "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done")
+	a.awaitLine(t, "ready")
+	ctx, leave := context.WithCancel(s.ctx)
+	left := make(chan error, 1)
+	go func() { left <- s.runtime.StopContainer(ctx, a.id, 3) }()
+	a.awaitLine(t, "asked")
+	leave()
+	wantCode(t, <-left, codes.Canceled)
 	wantEqual(t, "exit code", a.awaitExit(t).ExitCode, 137)
 }

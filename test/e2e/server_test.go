@@ -28,7 +28,7 @@ const (
 	// rpcTimeout is kubelet's default.
 	rpcTimeout = 2 * time.Minute
 	// patience is how long the tests wait for what ought to happen at once.
-	patience = 20 * time.Second
+	patience = time.Minute
 
 	busyboxImage = "localhost/stagelet/busybox:latest"
 )

@@ -12,14 +12,14 @@ import (
 )
 
 // stubborn ignores every signal that can be ignored.
-const stubborn = "trap '' HUP INT QUIT TERM USR1 USR2; while :; do sleep 0.1; done"
+const stubborn = "trap '' HUP INT QUIT TERM USR1 USR2; echo ready; while :; do sleep 0.1; done"
 
 // A stop under way can be made shorter, never longer, and commands run in the
 // app until it ends, as those of a preStop hook do.
 func TestStopsOfOneApp(t *testing.T) {
 	s := startServer(t)
 	a := s.runPod(t).start(t, stubborn)
-	a.exec(t, "true")
+	a.awaitLine(t, "ready")
 	within := func(grace time.Duration) error {
 		defer s.limit(500 * time.Millisecond)()
 		return s.runtime.StopContainer(s.ctx, a.id, int64(grace.Seconds()))

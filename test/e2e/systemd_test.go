@@ -9,8 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -185,14 +185,16 @@ func TestSystemdDriver(t *testing.T) {
 
 func (s *server) killSupervisor(t *testing.T, p *pod) {
 	t.Helper()
-	process, err := os.FindProcess(p.supervisor(t))
-	if err == nil {
-		err = process.Kill()
-	}
-	if err != nil {
+	pid := p.supervisor(t)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Error(err)
 	}
-	time.Sleep(10 * time.Millisecond)
+	eventually(t, func() error {
+		if readText(t, fmt.Sprintf("/proc/%d/cmdline", pid)) != "" {
+			return fmt.Errorf("process %d lives", pid)
+		}
+		return nil
+	})
 }
 
 // unitState asks systemd; a unit that it doesn't know is inactive.
