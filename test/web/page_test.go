@@ -68,8 +68,8 @@ func TestFromArchiveToPod(t *testing.T) {
 	b.says("There are no images")
 	b.screenshot("images-none")
 
-	// In: slowly enough that one sees it.
-	b.throttle(1 << 20)
+	// In: slowly, until one has seen that.
+	b.throttle(256 << 10)
 	b.drop("#drop", archive)
 	var seen []float64
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
@@ -81,6 +81,7 @@ func TestFromArchiveToPod(t *testing.T) {
 		if now.State == "sending" && now.Bar > 0 && now.Bar < 100 && !slices.Contains(seen, now.Bar) {
 			if seen = append(seen, now.Bar); len(seen) == 5 {
 				b.screenshot("images-upload")
+				b.throttle(-1)
 			}
 		}
 		if now.State == "done" || now.State == "refused" {
