@@ -172,16 +172,31 @@ func isMountRoot(path string) (bool, error) {
 	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
-// MountTmpfs mounts a tmpfs of at most size bytes at dir, which it makes, with
-// /tmp's permissions and that owner (tmpfs(5)).
-func MountTmpfs(dir string, size int64, owner Owner) error {
+// Tmpfs describes a tmpfs(5).
+type Tmpfs struct {
+	Name  string // in the list of mounts
+	Size  int64  // bytes; 0: half of the machine's memory
+	Mode  uint32 // bits of chmod(2)
+	Owner Owner
+	// Data says that nothing in it is executed, and no set-id bit counts.
+	Data bool
+}
+
+// Mount mounts it at dir, which it makes. There are no devices in it.
+func (t Tmpfs) Mount(dir string) error {
 	const op = "mount tmpfs"
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return errs.Wrap(op, dir, err)
 	}
-	options := fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", size, owner.UID, owner.GID)
-	err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options)
-	return errs.Wrap(op, dir, err)
+	options := fmt.Sprintf("mode=%o,uid=%d,gid=%d", t.Mode, t.Owner.UID, t.Owner.GID)
+	if t.Size > 0 { // 0 would be no limit
+		options += fmt.Sprintf(",size=%d", t.Size)
+	}
+	var flags uintptr = unix.MS_NODEV
+	if t.Data {
+		flags |= unix.MS_NOSUID | unix.MS_NOEXEC
+	}
+	return errs.Wrap(op, dir, unix.Mount(t.Name, dir, "tmpfs", flags, options))
 }
 
 // OpenLog opens the file path below dir for appending, and makes it and the

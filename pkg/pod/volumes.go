@@ -8,7 +8,8 @@ import (
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
-// MakeVolumes makes the empty volumes of a pod that is being made at dir.
+// MakeVolumes makes the empty volumes of a pod that is being made at dir; those
+// in memory are its supervisor's to make.
 func MakeVolumes(dir manifest.Dir, p *manifest.Pod) error {
 	const op = "make volume"
 	if err := manifest.CheckVolumes(p.Volumes); err != nil {
@@ -18,6 +19,9 @@ func MakeVolumes(dir manifest.Dir, p *manifest.Pod) error {
 		uid, gid, err := p.Namespaces.User.Host(v.UID, v.GID)
 		if err != nil {
 			return errs.Wrap(op, v.Name, err)
+		}
+		if v.InMemory {
+			continue
 		}
 		path := dir.Volume(v.Name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {

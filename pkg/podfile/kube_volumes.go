@@ -67,17 +67,20 @@ func (r *kubeReader) emptyDir(path string, v kubeVolume) error {
 		}
 		e.Mode, e.GID = 0o2777, uint32(*group)
 	}
-	r.empty = append(r.empty, e)
+	limit := v.EmptyDir.SizeLimit
 	switch v.EmptyDir.Medium {
 	case "":
+		if limit != nil {
+			r.note(path+".sizeLimit", "disks are not limited")
+		}
 	case "Memory":
-		r.note(path+".medium", "it lies on the disk")
+		if e.InMemory = true; limit != nil {
+			e.Size = limit.Units()
+		}
 	default:
 		return unsupported(path+".medium", "there is no %.80q here", v.EmptyDir.Medium)
 	}
-	if v.EmptyDir.SizeLimit != nil {
-		r.note(path+".sizeLimit", "disks are not limited")
-	}
+	r.empty = append(r.empty, e)
 	return nil
 }
 

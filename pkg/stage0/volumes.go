@@ -21,8 +21,13 @@ func withVolumes(mounts []manifest.Mount, dir manifest.Dir, p *manifest.Pod, vol
 			return nil, err
 		}
 		m := manifest.Mount{Destination: v.Destination, ReadOnly: v.ReadOnly, Propagation: manifest.PropagationPrivate}
-		if m.Source = dir.Volume(v.Volume); v.SubPath != "" {
-			m.Part, m.Source = &manifest.VolumePart{Volume: m.Source, SubPath: v.SubPath, Make: true}, ""
+		switch i := indexVolume(p, v.Volume); {
+		case p.Volumes[i].InMemory:
+			m.Part = &manifest.VolumePart{Memory: v.Volume, SubPath: v.SubPath, Make: v.SubPath != ""}
+		case v.SubPath != "":
+			m.Part = &manifest.VolumePart{Volume: dir.Volume(v.Volume), SubPath: v.SubPath, Make: true}
+		default:
+			m.Source = dir.Volume(v.Volume)
 		}
 		all = append(all, m)
 	}
@@ -32,7 +37,7 @@ func withVolumes(mounts []manifest.Mount, dir manifest.Dir, p *manifest.Pod, vol
 func checkVolumeMount(p *manifest.Pod, v VolumeMount) error {
 	const op = "mount volume"
 	subject := fmt.Sprintf("%.80q", v.Volume)
-	if !slices.ContainsFunc(p.Volumes, func(has manifest.EmptyVolume) bool { return has.Name == v.Volume }) {
+	if indexVolume(p, v.Volume) < 0 {
 		return errs.New(op, errs.Invalid, subject, errors.New("the pod has no such volume"))
 	}
 	if v.SubPath != "" && (!filepath.IsLocal(v.SubPath) || strings.ContainsRune(v.SubPath, 0)) {
@@ -42,4 +47,8 @@ func checkVolumeMount(p *manifest.Pod, v VolumeMount) error {
 		return errs.New(op, errs.Invalid, subject, fmt.Errorf("%.200q is no absolute path in the app", v.Destination))
 	}
 	return nil
+}
+
+func indexVolume(p *manifest.Pod, name string) int {
+	return slices.IndexFunc(p.Volumes, func(v manifest.EmptyVolume) bool { return v.Name == name })
 }

@@ -131,9 +131,12 @@ type Mount struct {
 }
 
 // From gives where on the host a mount comes from, for those who are told of
-// it: empty for an image.
+// it: empty for an image, and for a volume in memory.
 func (m Mount) From() string {
-	if m.Part != nil {
+	switch {
+	case m.Part != nil && m.Part.Memory != "":
+		return ""
+	case m.Part != nil:
 		return filepath.Join(m.Part.Volume, m.Part.SubPath)
 	}
 	return m.Source
@@ -143,8 +146,9 @@ func (m Mount) From() string {
 // No symbolic link in the volume leads out of it: they are resolved as if the
 // volume were "/".
 type VolumePart struct {
-	Volume  string `json:"volume"`  // directory, absolute, in the host's mount namespace
-	SubPath string `json:"subPath"` // relative
+	Volume  string `json:"volume,omitempty"`  // directory, absolute, in the host's mount namespace
+	Memory  string `json:"memory,omitempty"`  // instead of it, the name of a volume of the pod's own, in memory
+	SubPath string `json:"subPath,omitempty"` // relative; empty: all of it
 	// Make has a directory made, like the volume's own, where nothing is.
 	Make bool `json:"make,omitempty"`
 }

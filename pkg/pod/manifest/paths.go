@@ -46,6 +46,9 @@ func (r RunDir) Shm() string              { return filepath.Join(string(r), "shm
 func (r RunDir) Runtime() string          { return filepath.Join(string(r), "runtime") } // the OCI runtime's own state
 func (r RunDir) Rootfs(app string) string { return filepath.Join(string(r), "rootfs", app) }
 
+// Memory is where a volume of the pod's own is mounted that is in memory.
+func (r RunDir) Memory(volume string) string { return filepath.Join(string(r), "memory", volume) }
+
 // Volumes holds the mounts of an app, named by their index in App.Mounts, so
 // that the executor finds them in the supervisor's mount namespace.
 func (r RunDir) Volumes(app string) string { return filepath.Join(string(r), "volumes", app) }

@@ -17,6 +17,10 @@ type EmptyVolume struct {
 	Mode uint32 `json:"mode,omitempty"` // see Permissions
 	UID  uint32 `json:"uid,omitempty"`  // of the pod's user namespace, as GID
 	GID  uint32 `json:"gid,omitempty"`
+	// InMemory puts it on a tmpfs(5), which ends with the pod. It has room for
+	// Size bytes; 0: for half of the host's memory.
+	InMemory bool  `json:"inMemory,omitempty"`
+	Size     int64 `json:"size,omitempty"`
 }
 
 // defaultVolumeMode is the mode of a volume that names none.
@@ -46,6 +50,8 @@ func CheckVolumes(volumes []EmptyVolume) error {
 			return errs.New(op, errs.Invalid, subject, errors.New("two volumes have this name"))
 		case v.Mode > maxModeBits:
 			return errs.New(op, errs.Invalid, subject, fmt.Errorf("%#o is no mode of a directory", v.Mode))
+		case v.Size < 0 || v.Size > 0 && !v.InMemory:
+			return errs.New(op, errs.Invalid, subject, fmt.Errorf("a size of %d bytes: only that of one in memory is limited", v.Size))
 		}
 		seen[v.Name] = true
 	}

@@ -18,6 +18,8 @@ type podConfig struct {
 	EndsAlone  bool              `json:"endsWithApps"`
 	Sysctls    map[string]string `json:"sysctls"`
 	Namespaces podNamespaces     `json:"namespaces"`
+
+	Volumes []manifest.EmptyVolume `json:"volumes"`
 }
 
 // podNamespaces are those of manifest.Namespaces that are ours to make.

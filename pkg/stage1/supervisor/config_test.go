@@ -13,10 +13,12 @@ func TestConfigIsThatOfTheManifest(t *testing.T) {
 	pod := manifest.Pod{
 		ID: "id", Hostname: "host", LogDir: "/log", Sysctls: map[string]string{"a": "b"},
 		Namespaces: manifest.Namespaces{Network: manifest.NamespacePod, IPC: manifest.NamespaceHost, PID: manifest.NamespaceApp},
+		Volumes:    []manifest.EmptyVolume{{Name: "v", InMemory: true}},
 	}
 	want := podConfig{
 		ID: "id", Hostname: "host", LogDir: "/log", Sysctls: map[string]string{"a": "b"},
 		Namespaces: podNamespaces{Network: manifest.NamespacePod, IPC: manifest.NamespaceHost, PID: manifest.NamespaceApp},
+		Volumes:    []manifest.EmptyVolume{{Name: "v", InMemory: true}},
 	}
 	if got := reread[podConfig](t, pod); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)

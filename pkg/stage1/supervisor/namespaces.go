@@ -64,9 +64,13 @@ func (s *Supervisor) setUpNamespaces() error {
 	}
 	if ns.IPC == manifest.NamespacePod {
 		s.own("ipc", "ipc", s.hello.PID)
-		if err := sys.MountTmpfs(s.run.Shm(), shmSize, s.root); err != nil {
+		shm := sys.Tmpfs{Name: "shm", Size: shmSize, Mode: 0o1777, Owner: s.root, Data: true}
+		if err := shm.Mount(s.run.Shm()); err != nil {
 			return err
 		}
+	}
+	if err := s.mountMemory(); err != nil {
+		return err
 	}
 	return setSysctls(s.pod, s.root)
 }

@@ -48,6 +48,12 @@ func (s *Supervisor) stage(ctx context.Context, a *app) (unstage func() error, e
 			target = filepath.Join(volumes, strconv.Itoa(i-1))
 		}
 		staged = append(staged, target)
+		if tree == nil {
+			if tree, err = s.openMemory(a.conf.Mounts[i-1].Part); err != nil {
+				return unstage, errs.Wrap(op, a.conf.Mounts[i-1].Destination, err)
+			}
+			trees[i] = tree
+		}
 		if err := sys.AttachTree(tree, target); err != nil {
 			return unstage, errs.Wrap(op, target, err)
 		}
@@ -60,9 +66,9 @@ func (s *Supervisor) stage(ctx context.Context, a *app) (unstage func() error, e
 	return unstage, nil
 }
 
-// openTrees gives the root file system and each volume, as detached mounts.
-// It runs in the host's mount namespace; on an error, what is open is given
-// too, for the caller to close.
+// openTrees gives the root file system and each volume, as detached mounts; nil
+// for a volume in memory. It runs in the host's mount namespace; on an error,
+// what is open is given too, for the caller to close.
 func (s *Supervisor) openTrees(a *app, scratch string) (trees []*os.File, err error) {
 	overlay := sys.Overlay{
 		Lowers: layerPaths(a.conf.Rootfs.Layers), Upper: a.dir.Upper(), Work: a.dir.Work(), Users: s.users,
@@ -75,9 +81,11 @@ func (s *Supervisor) openTrees(a *app, scratch string) (trees []*os.File, err er
 	trees = append(trees, root)
 	for _, m := range a.conf.Mounts {
 		var tree *os.File
-		if m.Image != nil {
+		switch {
+		case m.Image != nil:
 			tree, err = sys.Overlay{Lowers: layerPaths(m.Image.Layers), Users: s.users}.Mount(scratch)
-		} else {
+		case m.Part != nil && m.Part.Memory != "": // in our own namespace
+		default:
 			tree, err = s.openSource(m)
 		}
 		if err != nil {
@@ -111,13 +119,8 @@ func (s *Supervisor) openSource(m manifest.Mount) (*os.File, error) {
 }
 
 func openTree(m manifest.Mount) (*os.File, error) {
-	if p := m.Part; p != nil {
-		if p.Make {
-			if err := sys.MakeBelow(p.Volume, p.SubPath); err != nil {
-				return nil, err
-			}
-		}
-		return sys.SubTree(p.Volume, p.SubPath)
+	if m.Part != nil {
+		return openPart(m.Part.Volume, m.Part)
 	}
 	tree, err := sys.CloneTree(m.Source)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -3,10 +3,12 @@ package supervisor_test
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 	"github.com/stagelet/stagelet/pkg/stage1/wire"
 )
@@ -130,6 +132,36 @@ func TestPartsOfVolumes(t *testing.T) {
 	}
 	if left, err := os.ReadDir(outside); err != nil || len(left) != 1 {
 		t.Errorf("outside: %v, %v", left, err)
+	}
+	p.shutdown()
+}
+
+// A volume in memory is one for all apps, has its own mode and owner, is full
+// when its size is reached, and exists nowhere but in the pod.
+func TestVolumesInMemory(t *testing.T) {
+	name := strings.ReplaceAll(testutil.Name(t), "/", "-")
+	p := start(t, func(c *manifest.Pod) {
+		c.Volumes = []manifest.EmptyVolume{{Name: name, InMemory: true, Size: 1 << 20, Mode: 0o2777, UID: 1000, GID: 2000}}
+	})
+	part := func(sub, destination string) appOption {
+		return volume(manifest.Mount{Destination: destination, Part: &manifest.VolumePart{Memory: name, SubPath: sub, Make: sub != ""}})
+	}
+	p.awaitExit(p.runApp(script("echo one >/a/file"), part("sub", "/a")))
+	id := p.runApp(script(`stat -c '%a %u:%g' /all /all/sub; cat /all/sub/file; head -c 2m /dev/zero >/all/large || stat -c %s /all/large; grep -c ' /all tmpfs ' /proc/mounts`), part("", "/all"))
+	p.awaitExit(id)
+	got := text(readLog(t, p.logPath(id)), "stdout")
+	size := strings.Split(got+strings.Repeat("\n", 5), "\n")[3]
+	if n, err := strconv.Atoi(size); err != nil || n == 0 || n > 1<<20 || got != "2777 1000:2000\n2777 1000:2000\none\n"+size+"\n1\n" {
+		t.Errorf("log %q", got)
+	}
+	if host, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(host), name) {
+		t.Errorf("%v, mounts of the host:\n%s", err, host)
+	}
+	for _, other := range []string{"other", "..", ""} {
+		id := p.add(volume(manifest.Mount{Destination: "/a", Part: &manifest.VolumePart{Memory: other, SubPath: "x", Make: true}}), command("true"))
+		if err := p.call(wire.StartApp, wire.AppParams{ID: id}, nil); err == nil {
+			t.Errorf("there is no volume %q", other)
+		}
 	}
 	p.shutdown()
 }
