@@ -60,17 +60,19 @@ func (x *attachment) run(ctx context.Context, s *settings, id string, to streams
 			return err
 		}
 		x.term.tty, x.term.interactive = a.TTY, a.Stdin && !x.mute
-		return x.join(context.WithoutCancel(ctx), n.engine, a, keys, to)
+		return x.join(ctx, n.engine, a, keys, to)
 	}))
 }
 
 // join shows the app until it ends or is left; the error has its exit code.
 func (x *attachment) join(ctx context.Context, e *stage0.Engine, a pod.App, keys []byte, to streams) error {
+	interrupted := ctx
+	ctx = context.WithoutCancel(ctx)
 	watch, leave := context.WithCancel(ctx)
 	defer leave()
 	var left atomic.Bool
 	var signalled atomic.Int32
-	defer onSignal(func(sig syscall.Signal) {
+	defer onSignal(interrupted, func(sig syscall.Signal) {
 		signalled.Store(int32(sig))
 		leave()
 	})()

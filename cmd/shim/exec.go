@@ -100,10 +100,11 @@ func oneApp(n *node, id, name string) (pod.App, error) {
 
 // enter runs the command until it ends; the error has its exit code.
 func (x *execution) enter(ctx context.Context, e *stage0.Engine, a pod.App, command []string, to streams) error {
+	interrupted := ctx
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var signalled atomic.Int32
-	defer onSignal(func(sig syscall.Signal) {
+	defer onSignal(interrupted, func(sig syscall.Signal) {
 		signalled.CompareAndSwap(0, int32(sig))
 		cancel()
 	})()
@@ -117,7 +118,10 @@ func (x *execution) enter(ctx context.Context, e *stage0.Engine, a pod.App, comm
 	}
 	heard := &overheard{Writer: s.to.err}
 	s.to.err = heard
-	code, err := x.join(ctx, e, a, command, s)
+	code, err := 0, ctx.Err()
+	if err == nil {
+		code, err = x.join(ctx, e, a, command, s)
+	}
 	if sig := signalled.Load(); sig != 0 {
 		return ended(signalExit + int(sig))
 	}
@@ -181,10 +185,14 @@ func (x *execution) join(ctx context.Context, e *stage0.Engine, a pod.App, comma
 	return code, err
 }
 
-// onSignal has the signals that end a program told to do; undo ends that.
-func onSignal(do func(syscall.Signal)) (undo func()) {
+// onSignal has the signals that end a program told to do; undo ends that. One
+// that came before, and so ended the context of the command, counts too.
+func onSignal(interrupted context.Context, do func(syscall.Signal)) (undo func()) {
 	come := make(chan os.Signal, 2)
 	signal.Notify(come, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	if interrupted.Err() != nil && len(come) == 0 {
+		do(syscall.SIGTERM) // whichever it was
+	}
 	over := make(chan struct{})
 	go func() {
 		for {

@@ -65,11 +65,12 @@ func (f *foreground) ids() []string {
 // run starts the apps and shows their output until all have ended. The error
 // has their exit code.
 func (f *foreground) run(ctx context.Context) error {
+	interrupted := ctx
 	ctx = context.WithoutCancel(ctx) // signals stop the pod instead
 	watch, leave := context.WithCancel(ctx)
 	defer leave()
 	f.leave = leave
-	defer f.signals(ctx)()
+	defer f.signals(ctx, interrupted)()
 	s, err := newSession(f.to, f.term, f.detach, func(w terminal.Wish) { f.wish(ctx, w) })
 	defer s.end()
 	if err == nil {
@@ -168,10 +169,10 @@ func (f *foreground) sink(ctx context.Context, w io.Writer) io.WriteCloser {
 }
 
 // signals makes signals stop the pod: the first one gently. undo ends that.
-func (f *foreground) signals(ctx context.Context) (undo func()) {
+func (f *foreground) signals(ctx, interrupted context.Context) (undo func()) {
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE) // writing says so too
-	unhand := onSignal(func(syscall.Signal) { f.stop(ctx, stopGrace) })
+	unhand := onSignal(interrupted, func(syscall.Signal) { f.stop(ctx, stopGrace) })
 	return func() {
 		signal.Stop(broken)
 		unhand()

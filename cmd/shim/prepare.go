@@ -114,6 +114,9 @@ func (r *runningPrepared) run(ctx context.Context, s *settings, id string, to st
 		if err != nil {
 			return hintNetwork(err, "prepare it anew: with --net=host or --net=none, or run it with --network-default=bridge")
 		}
+		if err := unlessInterrupted(ctx, n, l.Pod); err != nil {
+			return err
+		}
 		if r.detach {
 			return leave(ctx, n, l, to.out, r.output)
 		}

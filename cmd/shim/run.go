@@ -133,14 +133,22 @@ func (r *asking) otherNetwork() string {
 // launched goes on with what was launched, whoever interrupted that: the pod
 // is taken back when its id can't be saved, or nobody wants it any more.
 func (r *asking) launched(ctx context.Context, n *node, pod string) error {
-	err := ctx.Err()
-	if err == nil {
-		err = r.saveID(pod)
-	}
+	err := unlessInterrupted(ctx, n, pod)
 	if err != nil {
+		return err
+	}
+	if err = r.saveID(pod); err != nil {
 		err = errors.Join(err, n.engine.RemovePod(context.WithoutCancel(ctx), pod))
 	}
 	return err
+}
+
+// unlessInterrupted takes a pod back that nobody wants any more.
+func unlessInterrupted(ctx context.Context, n *node, pod string) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return errors.Join(errs.Wrap("make pod", pod[:shortID], context.Cause(ctx)), n.engine.RemovePod(context.WithoutCancel(ctx), pod))
 }
 
 func (r *asking) saveID(id string) error {
