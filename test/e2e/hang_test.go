@@ -237,7 +237,7 @@ func (g gate) wait() string { return "while [ -e " + g.path + " ]; do sleep 0.1;
 func (s *server) script(name, body string) string {
 	s.t.Helper()
 	path := s.path("plugins", name)
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+	if err := testutil.WriteProgram(path, "#!/bin/sh\n"+body+"\n"); err != nil {
 		s.t.Fatal(err)
 	}
 	return path

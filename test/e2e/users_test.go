@@ -69,7 +69,7 @@ func crunAnywhere(t *testing.T, crun string) string {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	path := filepath.Join(dir, "crun")
 	script := "#!/bin/sh\nexec unshare --mount sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; exec " + crun + " \"$@\"' crun \"$@\"\n"
-	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+	if err := testutil.WriteProgram(path, script); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -73,7 +73,7 @@ func New(t testing.TB, bin, cni, more string) (*Host, error) {
 		filepath.Join(bin, testutil.ServerBinary), h.Path("config.yaml"), h.Path("netns"), h.bridge, h.Path("cdi"))
 	return h, errors.Join(
 		os.WriteFile(h.Path("config.yaml"), []byte(config), 0o600),
-		os.WriteFile(h.Path("bin", testutil.ServerBinary), []byte(program), 0o700))
+		testutil.WriteProgram(h.Program(), program))
 }
 
 // Path gives a path below the host's directory.
