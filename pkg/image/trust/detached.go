@@ -16,30 +16,6 @@ import (
 	"github.com/stagelet/stagelet/pkg/image"
 )
 
-// File is a file with a signature that was asked for by a name of its own: an
-// ACI, with its .aci.asc.
-type File struct {
-	// Name is what was asked for, "example.com/app": rules are found by it.
-	Name string
-	image.SignedFile
-}
-
-// CheckFile proves a detached signature by any OpenPGP key that is trusted
-// with the name of the file. Identities and sigstore keys sign no files.
-func (p *Policy) CheckFile(f File, scope Scope) (image.Verdict, error) {
-	v := image.Verdict{Time: p.now().UTC(), Reference: f.Name, Namespace: scope.Namespace}
-	prefixes, err := namePrefixes(f.Name)
-	if err != nil {
-		return v, err
-	}
-	rules, err := p.files.rulesBelow(prefixes, scope)
-	if err != nil {
-		return v, err
-	}
-	err = checkSigned(&f.SignedFile, requirement{rules: rules}, f.Name, addKey(f.Name), &v)
-	return v, err
-}
-
 // checkBrought decides on an image that a file brought. Of an administrator of
 // this machine it needs no signature, of anybody else it does; one that is
 // there has to be good.

@@ -66,25 +66,19 @@ func stampOf(info fs.FileInfo) stamp {
 	return s
 }
 
-// rules gives the rules for ref, those of the registry and of all below it.
-// A file or directory that can't be read is an error: nobody knows what it
-// would have allowed or hidden.
+// rules gives the rules for ref, those of the registry and of all below it; of
+// none, those for everything. A file or directory that can't be read is an
+// error: nobody knows what it would have allowed or hidden.
 func (f *ruleFiles) rules(ref image.Ref, scope Scope) ([]*rule, error) {
-	if ref.IsZero() {
-		return f.rulesBelow(nil, scope)
-	}
-	return f.rulesBelow(ancestors(ref), scope)
-}
-
-// rulesBelow gives the rules for everything, and those for the prefixes.
-func (f *ruleFiles) rulesBelow(prefixes []Prefix, scope Scope) ([]*rule, error) {
 	layers, err := f.layers(scope)
 	if err != nil {
 		return nil, err
 	}
 	below := []string{rootDir}
-	for _, p := range prefixes {
-		below = append(below, filepath.Join(prefixDir, string(p)))
+	if !ref.IsZero() {
+		for _, p := range ancestors(ref) {
+			below = append(below, filepath.Join(prefixDir, string(p)))
+		}
 	}
 	var all []*rule
 	for _, dir := range below {

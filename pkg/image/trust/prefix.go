@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"regexp"
 	"strings"
 
 	"github.com/stagelet/stagelet/pkg/image"
@@ -76,20 +75,3 @@ func ancestors(ref image.Ref) []Prefix {
 	}
 	return all
 }
-
-// namePrefixes gives every prefix that covers the name of a file: an AC
-// identifier (appc specification, "AC Identifier Type").
-func namePrefixes(name string) ([]Prefix, error) {
-	if !fileName.MatchString(name) || len(name) > image.MaxReference {
-		return nil, image.Refuse("parse name", image.BadReference, name, "must be as example.com/app")
-	}
-	var all []Prefix
-	for i := range len(name) {
-		if name[i] == '/' {
-			all = append(all, Prefix(name[:i]))
-		}
-	}
-	return append(all, Prefix(name)), nil
-}
-
-var fileName = regexp.MustCompile(`^[a-z0-9]+([-._~/][a-z0-9]+)*$`)
