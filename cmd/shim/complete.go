@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,7 +48,7 @@ func completeImages(s *settings) cobra.CompletionFunc {
 		err := withImages(s, func(images *store.Store) error {
 			records, err := images.List()
 			for _, r := range records {
-				for _, name := range append(r.Tags, string(r.ID)) {
+				for _, name := range slices.Concat(r.Tags, []string{string(r.ID)}) {
 					if strings.HasPrefix(name, begin) {
 						found = append(found, name)
 					}

@@ -156,11 +156,7 @@ func appcManifest(images *store.Store, r *image.Record) (*appc.ImageManifest, er
 	if r.AppC == nil {
 		return nil, nil
 	}
-	data, err := images.AppCManifest(r)
-	if err != nil {
-		return nil, err
-	}
-	return appc.ParseImageManifest(data)
+	return appc.ManifestOf(images, r)
 }
 
 // hintArgs tells those who wrote arguments as other programs take them.
