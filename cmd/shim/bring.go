@@ -160,8 +160,13 @@ func (b *bringer) bring(ctx context.Context, argument string) ([]brought, error)
 // accepted.
 func (b *bringer) named(ctx context.Context, w wanted) (brought, error) {
 	if w.from == anywhere && image.IsIDPrefix(w.text) { // it may be a name too, which is stronger
-		if r, err := b.images.Resolve(w.text); err == nil && !hasTag(r, w.text) || errors.Is(err, errs.Invalid) {
-			return brought{r, string(r.ID)}, err
+		r, err := b.images.Resolve(w.text)
+		if err == nil {
+			if _, isTag := r.Tag(w.text); !isTag {
+				return brought{r, string(r.ID)}, nil
+			}
+		} else if errors.Is(err, errs.Invalid) {
+			return brought{}, err
 		}
 	}
 	ref, err := image.ParseRef(w.text)
@@ -197,19 +202,6 @@ func (b *bringer) here(ref image.Ref, meant func(*image.Record) bool) (*image.Re
 		return nil, errs.New("find image", errs.NotFound, ref.Familiar(), errors.New("no such image here, and --pull-policy=never fetches none"))
 	}
 	return nil, nil
-}
-
-func hasTag(r *image.Record, name string) bool {
-	ref, err := image.ParseRef(name)
-	if err != nil {
-		return false
-	}
-	for _, t := range r.Tags {
-		if t == ref.String() {
-			return true
-		}
-	}
-	return false
 }
 
 // pull fetches an image from its registry.

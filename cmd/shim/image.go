@@ -218,9 +218,8 @@ func removeImage(ctx context.Context, images *store.Store, pods *pod.Store, ref 
 	if err != nil {
 		return err
 	}
-	name, err := image.ParseRef(ref)
-	if err == nil && len(r.Tags) > 1 && slices.Contains(r.Tags, name.String()) {
-		return images.Untag(ctx, name)
+	if tag, is := r.Tag(ref); is && len(r.Tags) > 1 {
+		return images.Untag(ctx, tag)
 	}
 	return stage0.RemoveImage(images, pods, ref)
 }

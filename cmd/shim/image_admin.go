@@ -248,8 +248,8 @@ func borrow(ctx context.Context, images *store.Store, refs []string) (exports []
 
 // exportNames gives the tag that ref is, else all tags of the image.
 func exportNames(r *image.Record, ref string) (names []image.Ref, err error) {
-	if name, err := image.ParseRef(ref); err == nil && slices.Contains(r.Tags, name.String()) {
-		return []image.Ref{name}, nil
+	if tag, is := r.Tag(ref); is {
+		return []image.Ref{tag}, nil
 	}
 	for _, tag := range r.Tags {
 		name, err := image.ParseTag(tag)

@@ -4,6 +4,7 @@
 package image
 
 import (
+	"slices"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -56,6 +57,12 @@ type Record struct {
 	// own bytes.
 	Tags   []string `json:"-"`
 	Config v1.Image `json:"-"`
+}
+
+// Tag gives the tag of the image that name is, in whichever form.
+func (r *Record) Tag(name string) (tag Ref, has bool) {
+	tag, err := ParseRef(name)
+	return tag, err == nil && slices.Contains(r.Tags, tag.String())
 }
 
 // AppC is an App Container Image that an image was made from.

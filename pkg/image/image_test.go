@@ -270,3 +270,15 @@ func FuzzDocuments(f *testing.F) {
 		}
 	})
 }
+
+func TestTagsOfARecord(t *testing.T) {
+	r := &Record{Tags: []string{"docker.io/library/busybox:latest", "example.com/cafe:v1"}}
+	for name, want := range map[string]string{
+		"busybox": r.Tags[0], "docker.io/library/busybox": r.Tags[0], "busybox:latest": r.Tags[0], "example.com/cafe:v1": r.Tags[1],
+		"busybox:1": "", "example.com/cafe": "", "cafe": "", "": "", "BUSYBOX": "", "busybox@sha256:" + strings.Repeat("ab", 32): "",
+	} {
+		if tag, has := r.Tag(name); has != (want != "") || has && tag.String() != want {
+			t.Errorf("%q: %s, %t", name, tag, has)
+		}
+	}
+}

@@ -46,7 +46,8 @@ func (e *Engine) useImage(p *manifest.Pod, owner, name, written string) (*image.
 // wrote, else the one that it was asked for by; none for an id.
 func usedAs(r *image.Record, name, written string) image.Ref {
 	for _, s := range []string{written, name} {
-		if _, err := image.ParseDigest(s); s == "" || err == nil || image.IsIDPrefix(s) && !isName(r, s) {
+		_, isTag := r.Tag(s) // which may look like the beginning of an id ("cafe")
+		if _, err := image.ParseDigest(s); s == "" || err == nil || image.IsIDPrefix(s) && !isTag {
 			continue
 		}
 		if ref, err := image.ParseRef(s); err == nil {
@@ -54,21 +55,6 @@ func usedAs(r *image.Record, name, written string) image.Ref {
 		}
 	}
 	return image.Ref{}
-}
-
-// isName says whether s, which could be the beginning of an id, is a tag of
-// the image ("cafe").
-func isName(r *image.Record, s string) bool {
-	ref, err := image.ParseRef(s)
-	if err != nil {
-		return false
-	}
-	for _, t := range r.Tags {
-		if t == ref.String() {
-			return true
-		}
-	}
-	return false
 }
 
 func (e *Engine) layersOf(r *image.Record) ([]manifest.Layer, error) {
