@@ -162,7 +162,7 @@ func (o *overheard) ends(err error) bool {
 const signalExit = 128
 
 func (x *execution) join(ctx context.Context, e *stage0.Engine, a pod.App, command []string, s *session) (code int, err error) {
-	out := pipes.Client{In: s.inputOnce(x.term), Out: sink{Writer: s.to.out}, Err: sink{Writer: s.to.err}}
+	out := pipes.Client{In: s.inputOnce(ctx, x.term), Out: sink{Writer: s.to.out}, Err: sink{Writer: s.to.err}}
 	join := pipes.Join
 	if x.term.tty {
 		join, out.Err = pipes.JoinSocket, nil

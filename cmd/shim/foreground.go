@@ -129,7 +129,7 @@ func (f *foreground) join(ctx context.Context, s *session) (done []<-chan struct
 			to.Out = f.sink(ctx, &lines{mu: &out, to: f.to.out, prefix: prefix})
 			to.Err = f.sink(ctx, &lines{mu: &out, to: f.to.err, prefix: prefix})
 		} else {
-			to.In = s.inputOnce(f.term)
+			to.In = s.inputOnce(ctx, f.term)
 		}
 		go s.term.Guard(func() {
 			defer close(ended)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -43,18 +42,45 @@ func newSession(to streams, f termFlags, detach []byte, wish func(terminal.Wish)
 // end gives the terminal back as it was.
 func (s *session) end() { s.term.Restore() }
 
-// endOfInput is what a person types to end the input of a program (VEOF,
-// termios(3)): once ends a line that was begun, once more the input.
-const endOfInput = "\x04\x04"
-
-// inputOnce is input that ends with the session: a program with a terminal
-// learns that only by what is typed.
-func (s *session) inputOnce(wanted termFlags) io.Reader {
+// inputOnce is input that ends with the session, until ctx ends: a program with
+// a terminal learns that only by what is typed.
+func (s *session) inputOnce(ctx context.Context, wanted termFlags) io.Reader {
 	in := s.input(wanted)
 	if in == nil || !wanted.tty || s.term != nil {
 		return in
 	}
-	return io.MultiReader(in, strings.NewReader(endOfInput))
+	return io.MultiReader(in, &ending{ctx: ctx})
+}
+
+// endOfInput is what a person types to end the input of a program (VEOF,
+// termios(3)): once ends a line that was begun, once more the input.
+const endOfInput = "\x04\x04"
+
+// ending types the end of input, and again after ever longer pauses: a program
+// that reads keys, as shells do, doesn't get what was typed before it said so
+// to its terminal.
+type ending struct {
+	ctx   context.Context //nolint:containedctx // of the session that it ends
+	pause time.Duration
+}
+
+// The pauses of an ending, which are a minute together.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 30 * time.Second
+)
+
+func (e *ending) Read(p []byte) (int, error) {
+	if e.pause > lastPause {
+		return 0, io.EOF
+	}
+	select {
+	case <-e.ctx.Done():
+		return 0, io.EOF
+	case <-time.After(e.pause):
+	}
+	e.pause = max(2*e.pause, firstPause)
+	return copy(p, endOfInput), nil
 }
 
 // input is what a person sends; nil for nothing.
