@@ -221,10 +221,11 @@ func TestExecOnTerminal(t *testing.T) {
 		defer close(terminal)
 		terminal <- remotecommand.TerminalSize{Width: 77, Height: 33}
 		c := &session{tty: true, stdin: in, sizes: terminal}
-		address := a.execURL(t, c, "sh", "-c", "stty size; echo $TERM; tty; trap 'stty size' WINCH; until read x; do :; done; echo got $x; exit 4")
+		address := a.execURL(t, c, "sh", "-c", "stty size; echo $TERM; tty; trap 'stty size' WINCH; echo ready; until read x; do :; done; echo got $x; exit 4")
 		ended := make(chan error, 1)
 		go func() { ended <- c.stream(s.ctx, by, address) }()
 		awaitOutput(t, &c.out, "33 77\r\nxterm\r\n/dev/pts/")
+		awaitOutput(t, &c.out, "\r\nready\r\n")
 		terminal <- remotecommand.TerminalSize{Width: 120, Height: 50}
 		awaitOutput(t, &c.out, "50 120")
 		fmt.Fprint(keys, "ke\x7fys\n")
@@ -240,7 +241,8 @@ func TestExecOnTerminal(t *testing.T) {
 // TestCommandsThatDontRun: a user gets the reason and an exit code.
 func TestCommandsThatDontRun(t *testing.T) {
 	s := startServer(t)
-	a := s.runPod(t).start(t, "echo text > /tmp/plain; sleep 1000")
+	a := s.runPod(t).start(t, "echo text > /tmp/plain; echo ready; sleep 1000")
+	a.awaitLine(t, "ready")
 	eachTransport(t, func(t *testing.T, by transport) {
 		for _, tty := range []bool{false, true} {
 			for command, code := range map[string]int{"no-such-command": 127, "/no/such/command": 127, "/tmp/plain": 126} {
