@@ -187,6 +187,8 @@ func TestRefusedPodManifests(t *testing.T) {
 		{`"backup"`, `"example.com/x"`, image.BadReference, "apps[1]"},
 		{`{"id": "sha512-abc"}`, `{}`, image.Incomplete, "image"},
 		{`"sha512-abc"`, `"sha512-xyz"`, image.BadDigest, "id"},
+		{`"sha512-abc"`, `"sha512-abz"`, image.BadDigest, "id"},
+		{`"sha512-abc"`, `"sha512-ABC"`, image.BadDigest, "id"},
 		{`"sha512-abc"`, `"sha512-"`, image.BadDigest, "id"},
 		{`"sha512-abc"`, `"sha256-abc"`, image.BadDigest, "id"},
 		{`"path": "/var/lib/work"`, `"path": "/own"`, image.Unrepeatable, "mounts"},
