@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -66,7 +67,9 @@ func extractImage(ctx context.Context, images *store.Store, ref, dir string) (er
 	half := atomicfile.TempName(dir)
 	defer func() { err = errors.Join(err, sys.RemoveTree(half)) }()
 	flat, w := io.Pipe()
-	go func() { w.CloseWithError(layer.Flatten(ctx, trees, layer.Owners{}, w)) }()
+	var flattening sync.WaitGroup
+	flattening.Go(func() { w.CloseWithError(layer.Flatten(ctx, trees, layer.Owners{}, w)) })
+	defer flattening.Wait() // it reads what give gives back
 	if _, err := layer.Unpack(ctx, half, flat, layer.Want{}); err != nil {
 		return errs.Wrap(op, dir, err)
 	}

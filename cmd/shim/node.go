@@ -34,6 +34,11 @@ func openNodeWith(c *config, off switches) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			_ = images.Close()
+		}
+	}()
 	net, err := network.New(network.Options{
 		ConfDir: c.Network.ConfDir, BinDirs: c.Network.BinDirs,
 		CacheDir: filepath.Join(c.Root, "cni"),
@@ -87,7 +92,7 @@ func openPlugins(c *config) *nri.Plugins {
 
 func (n *node) close() error {
 	n.engine.Close()
-	return n.network.Close()
+	return errors.Join(n.network.Close(), n.images.Close())
 }
 
 func networkDefault(configured string) string {
