@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -108,6 +109,32 @@ func (s Scope) Processes() (found []int) {
 		}
 	}
 	return found
+}
+
+// Kill ends the processes of s by force; those that they start meanwhile, too.
+func (s Scope) Kill() {
+	for range 20 {
+		pids := s.Processes()
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if len(pids) == 0 {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// Unmount takes down what is mounted below s.Dir in this mount namespace, what
+// came last first.
+func (s Scope) Unmount() {
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for _, line := range slices.Backward(strings.Split(string(mounts), "\n")) {
+		const mountPoint = 4
+		if fields := strings.Fields(line); len(fields) > mountPoint && strings.HasPrefix(fields[mountPoint], s.Dir+"/") {
+			_ = syscall.Unmount(fields[mountPoint], syscall.MNT_DETACH)
+		}
+	}
 }
 
 func (s Scope) commandMatches(pid int) bool { return fileHas(procFile(pid, "cmdline"), s.Dir+"/") }

@@ -187,31 +187,13 @@ func (s *server) descriptors() []string {
 // sweep takes down by force what a test that did not pass left, and what is
 // the test's own: the bridge, the cgroup of all pods.
 func (s *server) sweep() {
-	for range 20 {
-		pids := s.scope.Processes()
-		for _, pid := range pids {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		if len(pids) == 0 {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	s.scope.Kill()
 	for _, file := range filesBelow(s.path("netns")) {
 		_ = sys.RemoveNetNS(strings.TrimPrefix(file, "file "))
 	}
-	s.unmountAll()
+	s.scope.Unmount()
 	s.removeLinks()
 	s.removeCgroups()
-}
-
-func (s *server) unmountAll() {
-	mounts, _ := os.ReadFile("/proc/self/mountinfo")
-	for line := range strings.Lines(string(mounts)) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], s.dir+"/") {
-			_ = syscall.Unmount(fields[4], syscall.MNT_DETACH)
-		}
-	}
 }
 
 func (s *server) removeLinks() {

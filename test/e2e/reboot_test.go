@@ -34,7 +34,7 @@ func (s *server) reboot(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	s.unmountAll()
+	s.scope.Unmount()
 	s.removeLinks()
 	s.removeCgroups()
 	s.makeCgroupParent()

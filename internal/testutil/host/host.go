@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -226,26 +225,12 @@ func (h *Host) leftovers() (left []string) {
 
 // sweep takes down by force what is left, and the bridge.
 func (h *Host) sweep() {
-	for range 20 {
-		pids := h.scope.Processes()
-		for _, pid := range pids {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		if len(pids) == 0 {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	h.scope.Kill()
 	pins, _ := filepath.Glob(h.Path("netns", "*"))
 	for _, pin := range pins {
 		_ = sys.RemoveNetNS(pin)
 	}
-	mounts, _ := os.ReadFile("/proc/self/mountinfo")
-	for _, line := range slices.Backward(strings.Split(string(mounts), "\n")) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], h.Dir+"/") {
-			_ = syscall.Unmount(fields[4], syscall.MNT_DETACH)
-		}
-	}
+	h.scope.Unmount()
 	if bridge, err := netlink.LinkByName(h.bridge); err == nil {
 		_ = netlink.LinkDel(bridge)
 	}
