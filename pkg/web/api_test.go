@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -164,6 +165,23 @@ func TestLogs(t *testing.T) {
 	}
 	if _, data := n.do("GET", "/api/apps/a1b2/log?follow=true&tail=2", nil); !equal(texts(data), []string{"two", "<b>three</b>"}) {
 		t.Errorf("followed: %s", data)
+	}
+	// One that can't be read is no end of it.
+	if err := errors.Join(os.Remove(file), os.Mkdir(file, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.url+"/api/apps/a1b2/log?follow=true", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bearer(token)(r)
+	w, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Body.Close()
+	if data, err := io.ReadAll(w.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a directory: %q, %v", data, err)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"github.com/stagelet/stagelet/internal/applog"
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/pkg/pod"
@@ -64,8 +66,15 @@ func (s *server) readLog(w http.ResponseWriter, r *http.Request) {
 	err = applog.Read(r.Context(), path, o, func(l applog.Line) error {
 		return errors.Join(out.send(logView(l)), flush())
 	})
-	if err != nil && !out.begun {
+	switch {
+	case err == nil:
+	case !out.begun:
 		fail(w, r, err)
+	default: // who reads is to see that this is not the log's end
+		if r.Context().Err() == nil {
+			klog.InfoS("A log broke off", "app", app.Name, "client", r.RemoteAddr, "err", err)
+		}
+		panic(http.ErrAbortHandler)
 	}
 }
 
