@@ -39,6 +39,9 @@ func (e *Engine) discard(ctx context.Context, id string) error {
 		return errs.New("discard pod", errs.Timeout, id, errors.New("its supervisor doesn't end"))
 	}
 	h, err := e.pods.Lock(id)
+	if ignorable(err) {
+		return nil // another process puts it away, or has
+	}
 	if err != nil {
 		return err
 	}

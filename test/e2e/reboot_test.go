@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
 	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
 // reboot plays one: every process ends at once, nothing of /run and no
@@ -165,6 +167,51 @@ func (s *server) testDamage(t *testing.T, file string, damage func(string) error
 		return nil
 	})
 	s.fsck()
+}
+
+// Of two that put a damaged pod away at once, be they servers or commands, one
+// leaves it to the other.
+func TestDamagedPodIsPutAwayByOne(t *testing.T) {
+	s := startServer(t)
+	p := s.runPod(t)
+	s.kill()
+	s.killSupervisor(t, p)
+	dir, garbage := s.path("lib", "pods", "run", p.id), s.path("lib", "pods", "exited-garbage", p.id)
+	if err := os.Truncate(filepath.Join(dir, "pod.json"), 0); err != nil {
+		t.Fatal(err)
+	}
+	socket := manifest.RunDir(s.path("run", "pods", p.id)).Socket()
+	if err := os.Remove(socket); err != nil {
+		t.Fatal(err)
+	}
+	l, err := sys.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	swept := make(chan error, 1)
+	go func() { _, err := s.cli("gc"); l.Close(); swept <- err }()
+	asked, err := l.Accept() // it asks the supervisor to end
+	l.Close()
+	if err != nil {
+		t.Fatal(err, <-swept)
+	}
+	lock, err := sys.LockDir(dir)
+	if err := errors.Join(err, os.Rename(dir, garbage)); err != nil {
+		t.Fatal(err)
+	}
+	asked.Close()
+	if err := <-swept; err != nil {
+		t.Errorf("gc beside another: %v", err)
+	}
+	if err := errors.Join(os.Rename(garbage, dir), lock.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s.mustCLI("gc")
+	s.start()
+	if err := p.tryRemove(); err != nil {
+		t.Error(err)
+	}
+	s.assertEmpty()
 }
 
 // forget takes a pod away by force, if it could not be removed, so that one
