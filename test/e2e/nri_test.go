@@ -104,12 +104,14 @@ func (p *plugin) about(id string) (events []string) {
 }
 
 func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, apps []*api.Container) ([]*api.ContainerUpdate, error) {
-	p.note("Synchronize", "")
+	p.mu.Lock() // who sees that it was told at all sees of what
+	defer p.mu.Unlock()
+	p.seen = append(p.seen, "Synchronize ")
 	for _, pod := range pods {
-		p.note("Synced", pod.GetId())
+		p.seen = append(p.seen, "Synced "+pod.GetId())
 	}
 	for _, a := range apps {
-		p.note("Synced", a.GetId())
+		p.seen = append(p.seen, "Synced "+a.GetId())
 	}
 	return nil, nil
 }

@@ -355,7 +355,7 @@ func TestLayersComeInParallel(t *testing.T) {
 		_, err := s.Pull(context.Background(), Intake{Candidate: r.Candidate})
 		pulled <- err
 	}()
-	for deadline := time.Now().Add(10 * time.Second); r.opened.Load() < parallelLayers; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); r.opened.Load() < parallelLayers; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d layers are fetched at once, want %d", r.opened.Load(), parallelLayers)
 		}
