@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/stagelet/stagelet/internal/errs"
@@ -26,12 +27,64 @@ func (b *bringer) fromURL(ctx context.Context, address string) ([]brought, error
 	if b.policy == pullNever {
 		return nil, errs.New("fetch", errs.NotFound, address, errors.New("--pull-policy=never fetches nothing: say the name of an image that is here"))
 	}
-	place := discovery.Place{Image: address, Signature: discovery.SignatureURL(address)}
-	o, err := b.open(ctx, []discovery.Place{place}, func([]byte) error { return nil })
+	here, err := b.downloaded(address)
 	if err != nil {
 		return nil, err
 	}
-	return allBrought(b.take(ctx, o, stage0.FileImport{}))
+	place := discovery.Place{Image: address, Signature: discovery.SignatureURL(address)}
+	if here != nil {
+		place.Known = here.Download.Tag
+	}
+	o, err := b.open(ctx, []discovery.Place{place}, func([]byte) error { return nil })
+	if errors.Is(err, image.ErrUnchanged) {
+		return allBrought([]*image.Record{here}, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	i := stage0.FileImport{}
+	if o.Tag != "" && !strings.Contains(address, "?") { // which may hold secrets
+		i.Download = &image.Download{URL: address, Tag: o.Tag}
+	}
+	return allBrought(b.take(ctx, o, i))
+}
+
+// downloaded gives the image that the URL gave last, if it need not come again
+// where the server has the same file: it still has the names that it got, the
+// rules of today accept it, and no safeguard was switched off for it that holds
+// now. nil: there is none such.
+func (b *bringer) downloaded(address string) (last *image.Record, err error) {
+	if b.signature != "" { // which is to be checked, and not that of then
+		return nil, nil
+	}
+	all, err := b.images.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range all {
+		if d := r.Download; d != nil && d.URL == address && (last == nil || d.At.After(last.Download.At)) {
+			last = r
+		}
+	}
+	if last == nil || !b.stillGood(last) {
+		return nil, nil
+	}
+	return last, nil
+}
+
+func (b *bringer) stillGood(r *image.Record) bool {
+	for _, safeguard := range r.Insecure {
+		if !slices.Contains(b.off.list(), safeguard) {
+			return false
+		}
+	}
+	for _, name := range r.Download.Names {
+		ref, err := image.ParseRef(name)
+		if err != nil || !slices.Contains(r.Tags, name) || b.images.Recheck(r, ref, trust.Scope{}) != nil {
+			return false
+		}
+	}
+	return len(r.Download.Names) > 0
 }
 
 // discovered gives the image of an AppC name.

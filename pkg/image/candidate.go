@@ -59,6 +59,9 @@ type Candidate struct {
 	// File is the file that brought the image, where a signature of that file
 	// came with it; nil when none did.
 	File *SignedFile
+	// Download is the file of the web that is the image, without its names;
+	// nil: there is none.
+	Download *Download
 }
 
 // ACI is an App Container Image, as far as a record has to tell of it.

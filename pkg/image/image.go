@@ -51,6 +51,9 @@ type Record struct {
 	// AppC is what the image was made from, when that was an App Container
 	// Image; nil: it wasn't.
 	AppC *AppC `json:"appc,omitempty"`
+	// Download is the last file of the web that was this image; nil: there was
+	// none, or none that could be known again.
+	Download *Download `json:"download,omitempty"`
 
 	// Tags, canonical and sorted, and Config are not part of the record on
 	// disk: the store fills them from its index and from the configuration's

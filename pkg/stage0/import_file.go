@@ -31,6 +31,9 @@ type FileImport struct {
 	Origin image.Origin
 	// Insecure are the safeguards that were switched off to get it.
 	Insecure []string
+	// Download is where the file lies in the web; nil: nowhere, or it can't be
+	// known again.
+	Download *image.Download
 	// Resolve brings what an ACI depends on and isn't here; nil: nobody does.
 	Resolve appc.Resolver
 	// Progress is told how far each layer is, from any goroutine; may be nil.
@@ -57,7 +60,7 @@ func ImportTaken(ctx context.Context, store appc.Store, f *spool.File, i FileImp
 	}
 	if isACI {
 		r, err := appc.ImportFile(ctx, store, f, appc.Options{
-			Name: i.Name, Asked: i.Asked, Labels: i.Labels, Origin: i.Origin, Insecure: i.Insecure, Resolve: i.Resolve, Progress: i.Progress,
+			Name: i.Name, Asked: i.Asked, Labels: i.Labels, Origin: i.Origin, Insecure: i.Insecure, Download: i.Download, Resolve: i.Resolve, Progress: i.Progress,
 		})
 		if err != nil {
 			return nil, err
@@ -68,6 +71,6 @@ func ImportTaken(ctx context.Context, store appc.Store, f *spool.File, i FileImp
 		return nil, errs.New("import image", errs.Invalid, image.Printable(i.Asked), errors.New("the file that is said to be it is no ACI"))
 	}
 	return archives.ImportFile(ctx, store, f, archives.Options{
-		Name: i.Name, Origin: i.Origin, Insecure: i.Insecure, Progress: i.Progress,
+		Name: i.Name, Origin: i.Origin, Insecure: i.Insecure, Download: i.Download, Progress: i.Progress,
 	})
 }

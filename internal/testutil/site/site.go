@@ -8,9 +8,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -76,7 +78,8 @@ func New(t testing.TB, dir string) *Sites {
 }
 
 // Log gives what was asked for, in order: "GET https://host/path", and the
-// Authorization that came with it.
+// Authorization that came with it; "unchanged https://host/path" after it for a
+// file that was known.
 func (s *Sites) Log() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -198,5 +201,26 @@ func (s *Sites) file(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", document.MediaType)
 		}
 	}
+	tag, err := tagOf(f)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Etag", tag)
+	if r.Header.Get("If-None-Match") == tag {
+		s.mu.Lock()
+		s.log = append(s.log, "unchanged https://"+r.Host+r.URL.Path)
+		s.mu.Unlock()
+	}
 	http.ServeContent(w, r, filepath.Base(path), time.Time{}, f)
+}
+
+// tagOf gives an ETag that the same content has again.
+func tagOf(f *os.File) (string, error) {
+	sum := sha256.New()
+	_, err := f.Seek(0, io.SeekStart)
+	if err == nil {
+		_, err = io.Copy(sum, f)
+	}
+	return fmt.Sprintf("%q", hex.EncodeToString(sum.Sum(nil))), err
 }

@@ -53,6 +53,9 @@ type Options struct {
 	Origin image.Origin
 	// Insecure are the safeguards that were switched off to get it.
 	Insecure []string
+	// Download is where the ACI lies in the web; nil: nowhere. It counts for one
+	// without dependencies, which may become others.
+	Download *image.Download
 	// Platform is what the image has to be for; zero: this machine's.
 	Platform v1.Platform
 	// Resolve brings dependencies that the store doesn't have; nil: they are
@@ -116,7 +119,11 @@ func ImportFile(ctx context.Context, store Store, f *spool.File, o Options) (_ *
 	if origin == "" {
 		origin = image.OriginLocal
 	}
-	if _, err := x.render(ctx, a, source{name: name, origin: origin, insecure: o.Insecure}); err != nil {
+	from := source{name: name, origin: origin, insecure: o.Insecure}
+	if len(a.manifest.Dependencies) == 0 {
+		from.download = o.Download
+	}
+	if _, err := x.render(ctx, a, from); err != nil {
 		return nil, err
 	}
 	records, err := store.Admit(ctx, x.candidates...)

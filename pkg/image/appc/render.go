@@ -43,6 +43,7 @@ type source struct {
 	name     image.Ref
 	origin   image.Origin
 	insecure []string
+	download *image.Download
 }
 
 // close gives back what the trees are read from.
@@ -58,7 +59,7 @@ func (x *renderer) close() (err error) {
 func (x *renderer) render(ctx context.Context, a *aci, from source) (*rendered, error) {
 	c := &image.Candidate{
 		Origin: from.origin, Names: []image.Ref{from.name}, Insecure: from.insecure, File: a.file.Signed,
-		ACI: &image.ACI{ID: a.id, Manifest: a.document},
+		ACI: &image.ACI{ID: a.id, Manifest: a.document}, Download: from.download,
 	}
 	if err := image.CheckPlatform(x.platform, &v1.Image{Platform: platform(a.manifest.Labels, x.platform)}); err != nil {
 		return nil, err

@@ -40,6 +40,9 @@ type Options struct {
 	Origin image.Origin
 	// Insecure are the safeguards that were switched off to get it.
 	Insecure []string
+	// Download is where the archive lies in the web; nil: nowhere. It counts for
+	// one that holds a single image.
+	Download *image.Download
 	// Platform picks from indexes; zero: this machine's.
 	Platform v1.Platform
 	// Progress is told how far each layer is, from any goroutine; may be nil.
@@ -80,6 +83,9 @@ func ImportFile(ctx context.Context, store Store, f *spool.File, o Options) ([]*
 		candidates[i].File, candidates[i].Insecure = f.Signed, o.Insecure
 		if o.Origin != "" {
 			candidates[i].Origin = o.Origin
+		}
+		if len(found) == 1 {
+			candidates[i].Download = o.Download
 		}
 	}
 	return store.Admit(ctx, candidates...)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/image"
 	"github.com/stagelet/stagelet/pkg/image/appc"
 )
 
@@ -38,9 +39,9 @@ func (w *fakeWeb) Page(_ context.Context, address, _ string) ([]byte, string, er
 	return data, address, err
 }
 
-func (w *fakeWeb) Open(_ context.Context, address, _ string, _ int64) (io.ReadCloser, int64, error) {
+func (w *fakeWeb) Open(_ context.Context, address, _, _ string, _ int64) (*image.WebFile, error) {
 	data, err := w.get(address)
-	return io.NopCloser(bytes.NewReader(data)), int64(len(data)), err
+	return &image.WebFile{ReadCloser: io.NopCloser(bytes.NewReader(data)), Size: int64(len(data))}, err
 }
 
 func tags(content ...string) string {

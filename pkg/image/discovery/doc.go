@@ -6,7 +6,8 @@ package discovery
 
 import (
 	"context"
-	"io"
+
+	"github.com/stagelet/stagelet/pkg/image"
 )
 
 // Web gets what lies at URLs (registry.Client). toldBy is the URL of the page
@@ -15,9 +16,9 @@ import (
 type Web interface {
 	// Page gets a small document, and the URL that it came from in the end.
 	Page(ctx context.Context, address, toldBy string) (data []byte, from string, err error)
-	// Open gives a file of at most limit bytes; size is negative when the
-	// server doesn't say.
-	Open(ctx context.Context, address, toldBy string, limit int64) (body io.ReadCloser, size int64, err error)
+	// Open gives a file of at most limit bytes. One that the server still calls
+	// known isn't sent: image.ErrUnchanged; "" is none.
+	Open(ctx context.Context, address, toldBy, known string, limit int64) (*image.WebFile, error)
 }
 
 // Finder looks for images.

@@ -16,6 +16,7 @@ import (
 type Place struct {
 	Image, Signature string // URLs
 	ToldBy           string // the page that says so; "": a person does
+	Known            string // what the server called the image that is here (image.Download); "": none is
 }
 
 // Key is where keys may be.

@@ -3,10 +3,10 @@ package discovery
 import (
 	"context"
 	"errors"
-	"io"
 	"strings"
 
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/pkg/image"
 )
 
 // MaxImageBytes bounds an image as it is transferred.
@@ -14,9 +14,8 @@ const MaxImageBytes = 16 << 30
 
 // Opened is an image that is about to be fetched.
 type Opened struct {
-	io.ReadCloser
+	*image.WebFile
 	Place     Place
-	Size      int64  // in bytes; negative: unknown
 	Signature []byte // nil: there is none
 }
 
@@ -25,7 +24,8 @@ type Opened struct {
 type CheckSigner func(signature []byte) error
 
 // Open opens an image at the first of its places that has it. Its signature is
-// fetched first: of an image that nobody could accept, nothing is.
+// fetched first: of an image that nobody could accept, nothing is. One that is
+// Known isn't fetched: image.ErrUnchanged.
 func (f Finder) Open(ctx context.Context, places []Place, check CheckSigner) (*Opened, error) {
 	return first(ctx, places, func(p Place) (*Opened, error) {
 		signature, _, err := f.Web.Page(ctx, p.Signature, p.ToldBy)
@@ -67,11 +67,11 @@ func (f Finder) openAt(ctx context.Context, p Place, signature []byte, check Che
 	if err := check(signature); err != nil {
 		return nil, errs.Wrap("fetch", p.Image, err)
 	}
-	body, size, err := f.Web.Open(ctx, p.Image, p.ToldBy, MaxImageBytes)
+	file, err := f.Web.Open(ctx, p.Image, p.ToldBy, p.Known, MaxImageBytes)
 	if err != nil {
 		return nil, err
 	}
-	return &Opened{ReadCloser: body, Place: p, Size: size, Signature: signature}, nil
+	return &Opened{WebFile: file, Place: p, Signature: signature}, nil
 }
 
 // first gives what the first place gives that can. That nothing is at a place

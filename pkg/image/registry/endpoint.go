@@ -73,6 +73,7 @@ type request struct {
 	accept []string
 	from   int64  // offset of the first byte that is wanted
 	same   string // what the server called the document that from is about (If-Range); may be empty
+	known  string // what it called the document that need not come again (If-None-Match); may be empty
 }
 
 // answer is a document as it was received.
@@ -146,6 +147,9 @@ func (e *endpoint) send(ctx context.Context, r request) (*http.Response, error) 
 			req.Header.Set("If-Range", r.same)
 		}
 	}
+	if r.known != "" {
+		req.Header.Set("If-None-Match", r.known)
+	}
 	resp, err := e.client.Do(req)
 	if err != nil {
 		return nil, e.explain(ctx, err)
@@ -160,7 +164,10 @@ func (e *endpoint) send(ctx context.Context, r request) (*http.Response, error) 
 // check refuses what is no answer to the request.
 func (e *endpoint) check(resp *http.Response, r request) error {
 	wanted := resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent && r.from > 0
-	if !wanted {
+	switch {
+	case resp.StatusCode == http.StatusNotModified && r.known != "":
+		return errs.New(e.op, errs.Exists, e.name, image.ErrUnchanged)
+	case !wanted:
 		return e.refusal(resp)
 	}
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {

@@ -136,6 +136,9 @@ type webTransport struct {
 func (t *webTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	req.Header.Del("Authorization")
+	if req.Response != nil { // redirected: what is known is of another URL
+		req.Header.Del("If-None-Match")
+	}
 	if sameOrigin(req.URL, &t.host.URL) {
 		for name, values := range t.header {
 			req.Header[name] = values

@@ -31,23 +31,27 @@ type webFile struct {
 	ended  error // sticky
 }
 
-// Open opens a file of at most limit bytes, which is reached as pages are, and
-// gives its size in bytes; negative when the server doesn't say.
-func (c *Client) Open(ctx context.Context, address, toldBy string, limit int64) (body io.ReadCloser, size int64, err error) {
+// Open opens a file of at most limit bytes, which is reached as pages are. One
+// that the server still calls known is not sent: image.ErrUnchanged; "" is none.
+func (c *Client) Open(ctx context.Context, address, toldBy, known string, limit int64) (*image.WebFile, error) {
 	e, path, err := c.webServer(address, toldBy)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	resp, err := e.get(ctx, request{path: path}, c.timing.attempts)
+	resp, err := e.get(ctx, request{path: path, known: known}, c.timing.attempts)
 	if err != nil {
-		return nil, 0, errs.Wrap("fetch", address, err)
+		return nil, errs.Wrap("fetch", address, err)
 	}
 	if n := resp.ContentLength; n > limit {
 		_ = resp.Body.Close()
-		return nil, 0, image.Refuse("fetch", image.TooLarge, address, "it has %d bytes, more than %d", n, limit)
+		return nil, image.Refuse("fetch", image.TooLarge, address, "it has %d bytes, more than %d", n, limit)
 	}
 	f := &webFile{ctx: ctx, url: address, server: e, path: path, limit: limit, body: resp.Body, same: validator(resp.Header)}
-	return f, resp.ContentLength, nil
+	w := &image.WebFile{ReadCloser: f, Size: resp.ContentLength}
+	if resp.Request.Response == nil && wellFormed(f.same) { // not redirected: tags are a URL's own
+		w.Tag = f.same
+	}
+	return w, nil
 }
 
 // validator is what tells a server's file from a later one at the same URL
@@ -57,6 +61,18 @@ func validator(h http.Header) string {
 		return tag
 	}
 	return ""
+}
+
+// maxTag bounds a tag that is kept, in bytes.
+const maxTag = 256
+
+// wellFormed says whether a tag can be sent back at another time (RFC 9110,
+// 8.8.3), as far as it is ASCII.
+func wellFormed(tag string) bool {
+	inner, found := strings.CutPrefix(tag, `"`)
+	inner, closed := strings.CutSuffix(inner, `"`)
+	other := func(r rune) bool { return r < '!' || r > '~' || r == '"' }
+	return found && closed && len(tag) <= maxTag && !strings.ContainsFunc(inner, other)
 }
 
 // Read gives the next bytes.

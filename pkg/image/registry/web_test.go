@@ -37,12 +37,12 @@ func (f *fake) text(path, body string) {
 }
 
 func openAll(ctx context.Context, c *Client, address string, limit int64) ([]byte, int64, error) {
-	body, size, err := c.Open(ctx, address, "", limit)
+	f, err := c.Open(ctx, address, "", "", limit)
 	if err != nil {
 		return nil, 0, err
 	}
-	data, err := io.ReadAll(body)
-	return data, size, errors.Join(err, body.Close())
+	data, err := io.ReadAll(f)
+	return data, f.Size, errors.Join(err, f.Close())
 }
 
 func TestPages(t *testing.T) {
@@ -186,7 +186,7 @@ func TestFilesAreResumed(t *testing.T) {
 	}
 	// The file is replaced meanwhile.
 	tag, breaks = `"v1"`, 1
-	body, _, err := c.Open(t.Context(), f.URL+"/file", "", 1<<20)
+	body, err := c.Open(t.Context(), f.URL+"/file", "", "", 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,6 +196,57 @@ func TestFilesAreResumed(t *testing.T) {
 	}
 	if err := body.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A file that is known isn't sent again, and tags are a URL's own.
+func TestKnownFilesAreNotSent(t *testing.T) {
+	testutil.CheckLeaks(t)
+	dir := t.TempDir()
+	f := webFake(t, dir)
+	tag := `"v1"`
+	f.on(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/away" {
+			http.Redirect(w, r, "/file", http.StatusFound)
+			return true
+		}
+		w.Header().Set("Etag", tag)
+		http.ServeContent(w, r, "", time.Time{}, strings.NewReader("content"))
+		return true
+	})
+	c := testClient(t, Options{CertsDir: dir})
+	for _, step := range []struct{ path, tag, known, want string }{
+		{"/file", `"v1"`, "", `"v1"`},
+		{"/file", `"v1"`, `"v1"`, "unchanged"},
+		{"/file", `"v2"`, `"v1"`, `"v2"`},
+		{"/file", `W/"v2"`, "", ""},
+		{"/file", `unquoted`, "", ""},
+		{"/file", "\"\xff\"", "", ""},
+		{"/file", `"` + strings.Repeat("x", maxTag) + `"`, "", ""},
+		{"/away", `"v1"`, "", ""},
+		{"/away", `"v1"`, `"v1"`, ""},
+	} {
+		tag = step.tag
+		file, err := c.Open(t.Context(), f.URL+step.path, "", step.known, 1<<20)
+		if step.want == "unchanged" {
+			if !errors.Is(err, image.ErrUnchanged) {
+				t.Errorf("%+v: %v", step, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%+v: %v", step, err)
+			continue
+		}
+		data, err := io.ReadAll(file)
+		if err = errors.Join(err, file.Close()); err != nil || string(data) != "content" || file.Tag != step.want {
+			t.Errorf("%+v: %q called %s, %v", step, data, file.Tag, err)
+		}
+	}
+	// Nobody asked whether it is the same: that is no answer.
+	f.on(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(http.StatusNotModified); return true })
+	if _, err := c.Open(t.Context(), f.URL+"/file", "", "", 1<<20); err == nil || errors.Is(err, image.ErrUnchanged) {
+		t.Errorf("not asked: %v", err)
 	}
 }
 

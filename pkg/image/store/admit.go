@@ -157,6 +157,12 @@ func (x *session) stage(ctx context.Context, a *admission) error {
 	if a.record.Repair, err = x.stageRepair(ctx, p.Image.RootFS.DiffIDs); err != nil {
 		return err
 	}
+	if p.Download != nil {
+		a.record.Download = &image.Download{URL: p.Download.URL, Tag: p.Download.Tag, At: time.Now().UTC()}
+		for _, name := range a.verified.Names() {
+			a.record.Download.Names = append(a.record.Download.Names, name.String())
+		}
+	}
 	if p.ACI != nil {
 		d := digest.Canonical.FromBytes(p.ACI.Manifest)
 		a.record.AppC = &image.AppC{ID: p.ACI.ID, Manifest: d}
@@ -235,6 +241,9 @@ func (s *Store) inherit(r *image.Record, oldFile string) {
 	r.ImportedAt, r.Pinned = old.ImportedAt, old.Pinned
 	if r.AppC == nil {
 		r.AppC = old.AppC
+	}
+	if r.Download == nil {
+		r.Download = old.Download
 	}
 	for _, v := range append([]image.Verdict{old.Verdict}, old.Earlier...) {
 		if !sameVerdict(v, r.Verdict) && len(r.Earlier) < maxEarlier && !slices.ContainsFunc(r.Earlier, func(e image.Verdict) bool { return sameVerdict(e, v) }) {
