@@ -16,6 +16,7 @@ import (
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/links"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
@@ -33,13 +34,7 @@ func bridged(t testing.TB, cidr string, change func(*Options)) *fixture {
 			change(o)
 		}
 	})
-	t.Cleanup(func() {
-		for line := range strings.Lines(mustRun(t, "ip", "-o", "link", "show", "type", "bridge")) {
-			if fields := strings.Fields(line); strings.HasPrefix(fields[1], name) {
-				mustRun(t, "ip", "link", "del", strings.TrimSuffix(fields[1], ":"))
-			}
-		}
-	})
+	t.Cleanup(func() { links.Remove(name) })
 	return f
 }
 

@@ -15,10 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/internal/systemd"
+	"github.com/stagelet/stagelet/internal/testutil/links"
 )
 
 // hostNetwork is a bridge network that only one server uses.
@@ -192,17 +191,8 @@ func (s *server) sweep() {
 		_ = sys.RemoveNetNS(strings.TrimPrefix(file, "file "))
 	}
 	s.scope.Unmount()
-	s.removeLinks()
+	links.Remove(s.scope.Name)
 	s.removeCgroups()
-}
-
-func (s *server) removeLinks() {
-	links, _ := netlink.LinkList()
-	for _, l := range links {
-		if strings.Contains(l.Attrs().Name, s.scope.Name) {
-			_ = netlink.LinkDel(l)
-		}
-	}
 }
 
 func (s *server) removeCgroups() {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
 	"github.com/stagelet/stagelet/internal/sys"
+	"github.com/stagelet/stagelet/internal/testutil/links"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
 
@@ -37,7 +38,7 @@ func (s *server) reboot(t *testing.T) {
 		}
 	}
 	s.scope.Unmount()
-	s.removeLinks()
+	links.Remove(s.scope.Name)
 	s.removeCgroups()
 	s.makeCgroupParent()
 	if err := os.RemoveAll(s.path("run")); err != nil {

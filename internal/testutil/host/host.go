@@ -18,10 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/stagelet/stagelet/internal/sys"
 	"github.com/stagelet/stagelet/internal/testutil"
+	"github.com/stagelet/stagelet/internal/testutil/links"
 )
 
 // patience is how long what ought to happen at once may take.
@@ -231,7 +230,5 @@ func (h *Host) sweep() {
 		_ = sys.RemoveNetNS(pin)
 	}
 	h.scope.Unmount()
-	if bridge, err := netlink.LinkByName(h.bridge); err == nil {
-		_ = netlink.LinkDel(bridge)
-	}
+	links.Remove(h.bridge)
 }
