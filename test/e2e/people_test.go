@@ -34,35 +34,43 @@ func TestServerTakesUpPodsOfPeople(t *testing.T) {
 	s.awaitPersonal(t, r.Pod, "")
 }
 
+// besideAndAlone runs what has to hold beside a server, and without one.
+func (s *server) besideAndAlone(t *testing.T, test func(*testing.T)) {
+	t.Helper()
+	t.Run("beside a server", func(t *testing.T) {
+		s.during(t)
+		test(t)
+	})
+	t.Run("alone", func(t *testing.T) {
+		s.during(t)
+		s.stop()
+		defer s.start()
+		test(t)
+	})
+}
+
 // What a pod's apps say and how they end is known to who waits for it, be there
 // a server or not, and be the pod removed at once or not.
 func TestPeopleWait(t *testing.T) {
 	s := startServer(t)
-	for _, server := range []string{"beside a server", "alone"} {
-		t.Run(server, func(t *testing.T) {
-			s.during(t)
-			if server == "alone" {
-				s.stop()
-				defer s.start()
+	s.besideAndAlone(t, func(t *testing.T) {
+		for _, remove := range []bool{false, true} {
+			plan := personalPlan("echo one; exit 3", "echo two; sleep 0.2; exit 4")
+			plan.Pod.RemoveAtEnd = remove
+			r := s.mustPerson(errand{Verb: "launch", Plan: plan, Wait: true})
+			wantEqual(t, "state", r.State, pods.Exited)
+			wantEqual(t, "exit code", r.Statuses[0].ExitCode, 3)
+			wantEqual(t, "exit code of the other", r.Statuses[1].ExitCode, 4)
+			s.awaitReleased(t, r.Pod)
+			if remove {
+				s.awaitPersonal(t, r.Pod, "")
+				continue
 			}
-			for _, remove := range []bool{false, true} {
-				plan := personalPlan("echo one; exit 3", "echo two; sleep 0.2; exit 4")
-				plan.Pod.RemoveAtEnd = remove
-				r := s.mustPerson(errand{Verb: "launch", Plan: plan, Wait: true})
-				wantEqual(t, "state", r.State, pods.Exited)
-				wantEqual(t, "exit code", r.Statuses[0].ExitCode, 3)
-				wantEqual(t, "exit code of the other", r.Statuses[1].ExitCode, 4)
-				s.awaitReleased(t, r.Pod)
-				if remove {
-					s.awaitPersonal(t, r.Pod, "")
-					continue
-				}
-				wantEqual(t, "output", said(t, r.Logs[0]), "one")
-				s.mustPerson(errand{Verb: "rm", Pod: r.Pod})
-			}
-			s.fsck()
-		})
-	}
+			wantEqual(t, "output", said(t, r.Logs[0]), "one")
+			s.mustPerson(errand{Verb: "rm", Pod: r.Pod})
+		}
+		s.fsck()
+	})
 }
 
 // said gives the text of a log.
@@ -101,76 +109,62 @@ func TestPodsGoByThemselves(t *testing.T) {
 // whoever comes first.
 func TestPeopleLoseASupervisor(t *testing.T) {
 	s := startServer(t)
-	for _, server := range []string{"beside a server", "alone"} {
-		t.Run(server, func(t *testing.T) {
-			s.during(t)
-			if server == "alone" {
-				s.stop()
-				defer s.start()
+	s.besideAndAlone(t, func(t *testing.T) {
+		plan := personalPlan("echo up; exec sleep 1000")
+		plan.Pod.RemoveAtEnd = true
+		cmd, out := s.personCommand(errand{Verb: "launch", Plan: plan, Wait: true})
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var id string
+		eventually(t, func() error {
+			for listed := range s.mustPerson(errand{Verb: "list"}).Listed {
+				id = listed
 			}
-			plan := personalPlan("echo up; exec sleep 1000")
-			plan.Pod.RemoveAtEnd = true
-			cmd, out := s.personCommand(errand{Verb: "launch", Plan: plan, Wait: true})
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			var id string
-			eventually(t, func() error {
-				for listed := range s.mustPerson(errand{Verb: "list"}).Listed {
-					id = listed
-				}
-				return wantText(s.personalLog(id, "app0"), "up")
-			})
-			s.signalPersonal(t, id, syscall.SIGKILL)
-			if err := cmd.Wait(); err != nil {
-				t.Fatalf("%v: %s", err, cmd.Stderr)
-			}
-			var r report
-			if err := json.Unmarshal(out.Bytes(), &r); err != nil {
-				t.Fatal(err)
-			}
-			wantEqual(t, "exit code", r.Statuses[0].ExitCode, manifest.ExitLost)
-			s.awaitReleased(t, id)
-			s.awaitPersonal(t, id, "")
-			s.fsck()
+			return wantText(s.personalLog(id, "app0"), "up")
 		})
-	}
+		s.signalPersonal(t, id, syscall.SIGKILL)
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("%v: %s", err, cmd.Stderr)
+		}
+		var r report
+		if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+			t.Fatal(err)
+		}
+		wantEqual(t, "exit code", r.Statuses[0].ExitCode, manifest.ExitLost)
+		s.awaitReleased(t, id)
+		s.awaitPersonal(t, id, "")
+		s.fsck()
+	})
 }
 
 // stop and rm work from any process, whoever follows the pod.
 func TestPeopleStopAndRemove(t *testing.T) {
 	s := startServer(t)
-	for _, server := range []string{"beside a server", "alone"} {
-		t.Run(server, func(t *testing.T) {
-			s.during(t)
-			if server == "alone" {
-				s.stop()
-				defer s.start()
-			}
-			heeds := "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done"
-			r := s.mustPerson(errand{Verb: "launch", Plan: personalPlan(heeds)})
-			eventually(t, func() error { return wantText(s.personalLog(r.Pod, "app0"), "up") })
-			s.mustPerson(errand{Verb: "stop", Pod: r.Pod, Grace: patience})
-			s.awaitReleased(t, r.Pod)
-			wantEqual(t, "exit code after a gentle stop", s.mustPerson(errand{Verb: "wait", Pod: r.Pod}).Statuses[0].ExitCode, 5)
-			s.mustPerson(errand{Verb: "stop", Pod: r.Pod})
-			s.mustPerson(errand{Verb: "rm", Pod: r.Pod})
-			s.awaitPersonal(t, r.Pod, "")
+	s.besideAndAlone(t, func(t *testing.T) {
+		heeds := "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done"
+		r := s.mustPerson(errand{Verb: "launch", Plan: personalPlan(heeds)})
+		eventually(t, func() error { return wantText(s.personalLog(r.Pod, "app0"), "up") })
+		s.mustPerson(errand{Verb: "stop", Pod: r.Pod, Grace: patience})
+		s.awaitReleased(t, r.Pod)
+		wantEqual(t, "exit code after a gentle stop", s.mustPerson(errand{Verb: "wait", Pod: r.Pod}).Statuses[0].ExitCode, 5)
+		s.mustPerson(errand{Verb: "stop", Pod: r.Pod})
+		s.mustPerson(errand{Verb: "rm", Pod: r.Pod})
+		s.awaitPersonal(t, r.Pod, "")
 
-			r = s.mustPerson(errand{Verb: "launch", Plan: personalPlan("exec sleep 1000")})
-			s.mustPerson(errand{Verb: "stop", Pod: r.Pod})
-			wantEqual(t, "state", s.personalState(r.Pod), pods.Exited)
-			s.awaitReleased(t, r.Pod)
-			wantEqual(t, "exit code after a stop by force", s.mustPerson(errand{Verb: "wait", Pod: r.Pod}).Statuses[0].ExitCode, 137)
-			s.mustPerson(errand{Verb: "rm", Pod: r.Pod})
+		r = s.mustPerson(errand{Verb: "launch", Plan: personalPlan("exec sleep 1000")})
+		s.mustPerson(errand{Verb: "stop", Pod: r.Pod})
+		wantEqual(t, "state", s.personalState(r.Pod), pods.Exited)
+		s.awaitReleased(t, r.Pod)
+		wantEqual(t, "exit code after a stop by force", s.mustPerson(errand{Verb: "wait", Pod: r.Pod}).Statuses[0].ExitCode, 137)
+		s.mustPerson(errand{Verb: "rm", Pod: r.Pod})
 
-			r = s.mustPerson(errand{Verb: "launch", Plan: personalPlan("exec sleep 1000")})
-			s.mustPerson(errand{Verb: "rm", Pod: r.Pod})
-			s.awaitPersonal(t, r.Pod, "")
-			s.awaitReleased(t, r.Pod)
-			s.fsck()
-		})
-	}
+		r = s.mustPerson(errand{Verb: "launch", Plan: personalPlan("exec sleep 1000")})
+		s.mustPerson(errand{Verb: "rm", Pod: r.Pod})
+		s.awaitPersonal(t, r.Pod, "")
+		s.awaitReleased(t, r.Pod)
+		s.fsck()
+	})
 	p := s.runPod(t)
 	if _, err := s.person(errand{Verb: "rm", Pod: p.id}); err == nil || !strings.Contains(err.Error(), "crictl rmp") {
 		t.Errorf("removal of kubelet's pod: %v", err)
