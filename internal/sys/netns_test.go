@@ -5,15 +5,12 @@ import (
 	"errors"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/stagelet/stagelet/internal/crash"
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
 )
@@ -171,11 +168,7 @@ func TestNetNSAfterAKill(t *testing.T) {
 	testutil.CheckLeaks(t)
 	for point, pinned := range map[string]bool{"sys.netns.file": false, "sys.netns.pinned": true, "sys.netns.unpinned": false} {
 		path := filepath.Join(t.TempDir(), "ns")
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestNetNSAfterAKill$")
-		cmd.Env = append(os.Environ(), job+"="+path, crash.Env+"="+point)
-		if out, err := cmd.CombinedOutput(); err == nil || strings.Contains(string(out), "not killed") {
-			t.Fatalf("%s: %v: %s", point, err, out)
-		}
+		testutil.DieAt(t, point, job+"="+path, "-test.run=^TestNetNSAfterAKill$")
 		if IsNetNS(path) != pinned {
 			t.Errorf("%s: pinned is %v", point, !pinned)
 		}

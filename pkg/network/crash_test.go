@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -125,12 +124,7 @@ func TestPodCIDRIsWholeOrNotThere(t *testing.T) {
 	}
 	for point, want := range map[string]string{"network.podcidr.write": "", "network.podcidr.written": "10.1.0.0/24"} {
 		f := newFixture(t, nil)
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestPodCIDRIsWholeOrNotThere$")
-		cmd.Env = append(os.Environ(), "STAGELET_TEST_SET_CIDR="+f.opts.CacheDir, crash.Env+"="+point)
-		out, err := cmd.CombinedOutput()
-		if err == nil || strings.Contains(string(out), "not killed") {
-			t.Fatalf("%v: %s", err, out)
-		}
+		testutil.DieAt(t, point, "STAGELET_TEST_SET_CIDR="+f.opts.CacheDir, "-test.run=^TestPodCIDRIsWholeOrNotThere$")
 		f.reopen()
 		if got := f.Info().PodCIDR; got != want {
 			t.Errorf("%s: %q", point, got)

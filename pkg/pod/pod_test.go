@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/stagelet/stagelet/internal/atomicfile"
-	"github.com/stagelet/stagelet/internal/crash"
 	"github.com/stagelet/stagelet/internal/errs"
+	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/pkg/pod"
 	"github.com/stagelet/stagelet/pkg/pod/manifest"
 )
@@ -396,12 +396,7 @@ func TestCrash(t *testing.T) {
 	} {
 		t.Run(point, func(t *testing.T) {
 			dir := t.TempDir()
-			child := exec.Command(os.Args[0], "-test.run=^TestCrash$")
-			child.Env = append(os.Environ(), "POD_CRASH_DIR="+dir, crash.Env+"="+point)
-			out, err := child.CombinedOutput()
-			if child.ProcessState == nil || child.ProcessState.Success() || child.ProcessState.ExitCode() != -1 {
-				t.Fatalf("the child was not killed: %v\n%s", err, out)
-			}
+			testutil.DieAt(t, point, "POD_CRASH_DIR="+dir, "-test.run=^TestCrash$")
 			s := open(t, dir)
 			markAll(t, s)
 			if err := s.Sweep(context.Background(), time.Now()); err != nil {

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
 
-	"github.com/stagelet/stagelet/internal/crash"
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/internal/testutil/acibuild"
@@ -59,13 +57,7 @@ func TestKilledAtEveryPoint(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			testutil.CheckLeaks(t)
 			root := filepath.Join(t.TempDir(), "images")
-			cmd := exec.Command("/proc/self/exe")
-			cmd.Env = append(os.Environ(), rootEnv+"="+root, crash.Env+"="+point)
-			out, err := cmd.CombinedOutput()
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-				t.Fatalf("it did not die there: %v\n%s", err, out)
-			}
+			testutil.DieAt(t, point, rootEnv+"="+root)
 			s, err := store.Open(root, store.Options{})
 			if err != nil {
 				t.Fatal(err)

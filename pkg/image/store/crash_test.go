@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"syscall"
 	"testing"
 
-	"github.com/stagelet/stagelet/internal/crash"
 	"github.com/stagelet/stagelet/internal/errs"
 	"github.com/stagelet/stagelet/internal/testutil"
 	"github.com/stagelet/stagelet/pkg/image"
@@ -97,13 +94,7 @@ func TestKilledAtEveryPoint(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			testutil.CheckLeaks(t)
 			root := filepath.Join(t.TempDir(), "images")
-			cmd := exec.Command("/proc/self/exe")
-			cmd.Env = append(os.Environ(), rootEnv+"="+root, crash.Env+"="+point)
-			out, err := cmd.CombinedOutput()
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-				t.Fatalf("it did not die there: %v\n%s", err, out)
-			}
+			testutil.DieAt(t, point, rootEnv+"="+root)
 			s := pullStore(t, root)
 			got := ids(t, s)
 			if one, two := slices.ContainsFunc(got, func(s string) bool { return s[:3] == "one" }),
