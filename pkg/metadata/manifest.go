@@ -76,7 +76,7 @@ func (s *Service) runtimeApp(a *manifest.App) appc.RuntimeApp {
 
 // idOf gives the id of an app's image: the ACI's, if it was one.
 func (s *Service) idOf(a *manifest.App) string {
-	if r, err := s.Images.Resolve(a.Image.ID); err == nil && r.AppC != nil {
+	if r, err := s.imageOf(a); err == nil && r.AppC != nil {
 		return image.FileName(r.AppC.ID)
 	}
 	return a.Image.ID
@@ -91,8 +91,14 @@ func (s *Service) nameOf(a *manifest.App) string {
 	return m.Name
 }
 
+// imageOf gives the image of an app, which has leased it: it may have been
+// removed meanwhile.
+func (s *Service) imageOf(a *manifest.App) (*image.Record, error) {
+	return s.Images.Leased(a.ID, image.Digest(a.Image.ID))
+}
+
 func (s *Service) manifestOf(a *manifest.App) (*appc.ImageManifest, []byte, error) {
-	r, err := s.Images.Resolve(a.Image.ID)
+	r, err := s.imageOf(a)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	neturl "net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,9 +41,12 @@ func (n node) Pod(id string) (*pod.Snapshot, error) {
 	return n.pod, nil
 }
 
-func (node) Resolve(ref string) (*image.Record, error) {
-	r := &image.Record{ID: image.Digest(ref)}
-	if ref == "aci" {
+func (n node) Leased(owner string, id image.Digest) (*image.Record, error) {
+	if !slices.ContainsFunc(n.pod.Apps, func(a pod.App) bool { return a.ID == owner && a.Image.ID == string(id) }) {
+		return nil, errs.New("find image", errs.NotFound, string(id), errors.New(owner+" has not leased it"))
+	}
+	r := &image.Record{ID: id}
+	if id == "aci" {
 		r.AppC = &image.AppC{ID: image.Digest(aciID + strings.Repeat("ab", 64))}
 	}
 	return r, nil
@@ -66,8 +70,8 @@ func testPod(id string) *pod.Snapshot {
 			Metadata:   &manifest.Metadata{Port: Port, Token: strings.Repeat("t", 64)},
 		},
 		Apps: []pod.App{
-			{App: &manifest.App{Name: "one", Image: manifest.AppImage{ID: "aci"}, Args: []string{"/one"}, Env: []string{"A=b=c"}, Cwd: "/", Annotations: map[string]string{"authors": "pod"}}},
-			{App: &manifest.App{Name: "two", Image: manifest.AppImage{ID: "sha256:cd"}, Args: []string{"/two"}, Cwd: "/", User: manifest.User{UID: 5, GID: 6, AdditionalGIDs: []uint32{6, 7}}}},
+			{App: &manifest.App{ID: "a1", Name: "one", Image: manifest.AppImage{ID: "aci"}, Args: []string{"/one"}, Env: []string{"A=b=c"}, Cwd: "/", Annotations: map[string]string{"authors": "pod"}}},
+			{App: &manifest.App{ID: "a2", Name: "two", Image: manifest.AppImage{ID: "sha256:cd"}, Args: []string{"/two"}, Cwd: "/", User: manifest.User{UID: 5, GID: 6, AdditionalGIDs: []uint32{6, 7}}}},
 		},
 	}
 }

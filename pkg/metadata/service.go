@@ -40,7 +40,7 @@ type pods interface {
 
 // images is where images are found; *store.Store.
 type images interface {
-	Resolve(ref string) (*image.Record, error)
+	Leased(owner string, id image.Digest) (*image.Record, error)
 	AppCManifest(r *image.Record) ([]byte, error)
 }
 
