@@ -65,12 +65,15 @@ of the images, and is recorded. The ids of the images are printed.`,
 
 func imageListCommand(s *settings) *cobra.Command {
 	var output form
+	var quiet bool
 	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List images",
 		Long: `List the images of this host, a line for each name, with how each was verified.
 With -o wide the rule that accepted it, and what safeguards were switched off.`,
+		Example: `  stagelet image list -o wide
+  stagelet image rm $(stagelet image list --quiet)`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withImages(s, func(images *store.Store) error {
@@ -78,11 +81,16 @@ With -o wide the rule that accepted it, and what safeguards were switched off.`,
 				if err != nil {
 					return err
 				}
+				if quiet {
+					return writeIDs(c.OutOrStdout(), records, func(r *image.Record) string { return string(r.ID) })
+				}
 				return writeList(c.OutOrStdout(), output, imageRows(records), imageTable(output))
 			})
 		},
 	}
 	outputFlag(c, &output)
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "only whole ids, one on each line")
+	c.MarkFlagsMutuallyExclusive("output", "quiet")
 	return c
 }
 

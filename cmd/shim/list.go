@@ -40,7 +40,7 @@ grace period only.`,
 				}
 				rows := podRows(pods)
 				if quiet {
-					return writeIDs(c.OutOrStdout(), rows)
+					return writeIDs(c.OutOrStdout(), rows, func(r podRow) string { return r.ID })
 				}
 				return writeList(c.OutOrStdout(), output, rows, podTable(output))
 			})
@@ -53,9 +53,10 @@ grace period only.`,
 	return c
 }
 
-func writeIDs(w io.Writer, rows []podRow) error {
+// writeIDs writes the ids of rows only, for other commands to take.
+func writeIDs[R any](w io.Writer, rows []R, id func(R) string) error {
 	for _, r := range rows {
-		if _, err := fmt.Fprintln(w, r.ID); err != nil {
+		if _, err := fmt.Fprintln(w, id(r)); err != nil {
 			return err
 		}
 	}
